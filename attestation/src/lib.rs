@@ -1,0 +1,2 @@
+//! Evidence in, verdict out: the protocol and verification logic of Adyton, without I/O.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The client library and the adyton command-line program.
+#![forbid(unsafe_code)]

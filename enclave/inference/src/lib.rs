@@ -1,0 +1,2 @@
+//! The inference core: slices in, numbers out.
+

@@ -1,0 +1,2 @@
+//! Model files: bytes to tensors and back.
+#![forbid(unsafe_code)]

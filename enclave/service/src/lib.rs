@@ -1,0 +1,2 @@
+//! The program inside the confidential VM: sessions, admission, serving.
+#![forbid(unsafe_code)]

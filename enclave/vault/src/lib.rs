@@ -1,0 +1,2 @@
+//! The sealed model format, key wrapping and Secret<T>.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The untrusted host: launches the enclave, relays opaque bytes, serves sealed files.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! End-to-end, adversary and structure tests.
+#![forbid(unsafe_code)]
