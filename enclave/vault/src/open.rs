@@ -24,7 +24,7 @@ use std::iter::{Enumerate, Zip};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::slice::{ChunksExactMut, IterMut};
+use std::slice::ChunksMut;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
@@ -203,8 +203,9 @@ impl Opener {
         progress: &'input mut (dyn FnMut(u64) + Send),
     ) -> Result<Plaintext, OpenError> {
         let (mut plaintext, mut leaves) = self.allocate()?;
-        let chunks = plaintext.capacity_mut().chunks_exact_mut(CHUNK_LEN).zip(&mut leaves).enumerate();
-        let work = Mutex::new(Work { chunks, input, progress, opened: 0, failed: None });
+        let chunks = plaintext.capacity_mut().chunks_mut(BATCH * CHUNK_LEN);
+        let batches = chunks.zip(leaves.chunks_mut(BATCH)).enumerate();
+        let work = Mutex::new(Work { batches, input, progress, opened: 0, failed: None });
         thread::scope(|scope| {
             // The calling thread works too; the scope joins the others.
             for _ in 1..worker_count(threads, self.chunk_count()) {
@@ -232,7 +233,7 @@ impl Opener {
         Ok((Plaintext::map(capacity, len).map_err(no_memory)?, vec![[0; 32]; chunks]))
     }
 
-    /// One worker: opens the next chunk, again and again, until there is none or somebody failed.
+    /// One worker: opens the next chunks, again and again, until there is none or somebody failed.
     fn open_some(&self, work: &Mutex<Work<'_, '_>>) {
         loop {
             match self.open_next(work) {
@@ -243,42 +244,36 @@ impl Opener {
         }
     }
 
-    /// Opens the next chunk; false if there is nothing left to do.
+    /// Opens the next batch of chunks; false if there is nothing left to do.
     fn open_next(&self, work: &Mutex<Work<'_, '_>>) -> Result<bool, OpenError> {
-        let mut tag = [0; TAG_LEN];
         let mut shared = lock(work);
-        if shared.failed.is_some() {
-            return Ok(false);
-        }
-        let Some((index, (chunk, leaf))) = shared.chunks.next() else { return Ok(false) };
-        let index = index as u64;
+        let Some(mut batch) = shared.next_batch() else { return Ok(false) };
         // A stream is read here, under the lock and so in order; a file by each thread for itself, without the lock.
-        let read = match &mut shared.input {
-            Input::Stream(reader) => reader.read_exact(chunk).and_then(|()| reader.read_exact(&mut tag)),
+        match &mut shared.input {
+            Input::Stream(reader) => {
+                let read = batch.read(|_, chunk, tag| {
+                    reader.read_exact(chunk)?;
+                    reader.read_exact(tag)
+                });
+                drop(shared);
+                read
+            }
             Input::File(file) => {
                 let file = *file;
                 drop(shared);
-                self.read_chunk_at(file, index, chunk, &mut tag)
+                batch.read(|index, chunk, tag| self.read_chunk_at(file, index, chunk, tag))
             }
-        };
-        read.map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => {
-                OpenError::Truncated { chunk: index, chunk_count: self.chunk_count() }
-            }
+        }
+        .map_err(|(chunk, error)| match error.kind() {
+            io::ErrorKind::UnexpectedEof => OpenError::Truncated { chunk, chunk_count: self.chunk_count() },
             _ => OpenError::Io(error),
         })?;
-        *leaf = self.open_chunk(index, chunk, tag)?;
-        lock(work).report(self.cipher.plaintext_len_of(index));
+        let opened = batch.open(self)?;
+        lock(work).report(opened);
         Ok(true)
     }
 
-    fn read_chunk_at(
-        &self,
-        file: &File,
-        index: u64,
-        chunk: &mut [u8],
-        tag: &mut [u8; TAG_LEN],
-    ) -> io::Result<()> {
+    fn read_chunk_at(&self, file: &File, index: u64, chunk: &mut [u8], tag: &mut [u8]) -> io::Result<()> {
         // Below `sealed_len`, which the header's caps keep far from overflow.
         let at = self.header_len + index * SEALED_CHUNK_LEN as u64;
         file.read_exact_at(chunk, at)?;
@@ -308,18 +303,64 @@ enum Input<'a> {
     File(&'a File),
 }
 
+/// Chunks a worker takes at once: as many as share a huge page, or two workers would wait for the same page to be
+/// cleared, which costs more than all the cryptography.
+const BATCH: usize = 2;
+
+/// Some neighbouring chunks: their place in the plaintext, the places of their leaves, and their tags once read.
+struct Batch<'memory> {
+    first: u64,
+    chunks: &'memory mut [u8],
+    leaves: &'memory mut [Digest],
+    tags: [[u8; TAG_LEN]; BATCH],
+}
+
+impl Batch<'_> {
+    /// Calls `read` for the ciphertext and tag of each chunk; on failure the index of the chunk comes with the error.
+    fn read(
+        &mut self,
+        mut read: impl FnMut(u64, &mut [u8], &mut [u8]) -> io::Result<()>,
+    ) -> Result<(), (u64, io::Error)> {
+        let chunks = self.chunks.chunks_exact_mut(CHUNK_LEN).zip(&mut self.tags);
+        for (index, (chunk, tag)) in (self.first..).zip(chunks) {
+            read(index, chunk, tag).map_err(|error| (index, error))?;
+        }
+        Ok(())
+    }
+
+    /// Opens each chunk where it is. The number of plaintext bytes opened.
+    fn open(self, opener: &Opener) -> Result<u64, OpenError> {
+        let chunks = self.chunks.chunks_exact_mut(CHUNK_LEN).zip(self.leaves).zip(self.tags);
+        let mut opened = 0;
+        for (index, ((chunk, leaf), tag)) in (self.first..).zip(chunks) {
+            *leaf = opener.open_chunk(index, chunk, tag)?;
+            opened += opener.cipher.plaintext_len_of(index) as u64;
+        }
+        Ok(opened)
+    }
+}
+
 /// What the workers share.
 struct Work<'memory, 'input> {
-    chunks: Enumerate<Zip<ChunksExactMut<'memory, u8>, IterMut<'memory, Digest>>>,
+    batches: Enumerate<Zip<ChunksMut<'memory, u8>, ChunksMut<'memory, Digest>>>,
     input: Input<'input>,
     progress: &'input mut (dyn FnMut(u64) + Send),
     opened: u64,
     failed: Option<OpenError>,
 }
 
-impl Work<'_, '_> {
-    fn report(&mut self, len: usize) {
-        self.opened = self.opened.saturating_add(len as u64);
+impl<'memory> Work<'memory, '_> {
+    /// Chunks for the next worker; none when all are taken or somebody failed.
+    fn next_batch(&mut self) -> Option<Batch<'memory>> {
+        if self.failed.is_some() {
+            return None;
+        }
+        let (number, (chunks, leaves)) = self.batches.next()?;
+        Some(Batch { first: number as u64 * BATCH as u64, chunks, leaves, tags: [[0; TAG_LEN]; BATCH] })
+    }
+
+    fn report(&mut self, len: u64) {
+        self.opened = self.opened.saturating_add(len);
         (self.progress)(self.opened);
     }
 

@@ -19,7 +19,7 @@ use crate::workers::{lock, worker_count};
 use crate::wrap::WrapError;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
@@ -157,7 +157,7 @@ pub fn seal_file(
     // Only a hint: reading works without it.
     let _ = rustix::fs::fadvise(&reader, 0, None, rustix::fs::Advice::Sequential);
     let mut temporary = TemporaryFile::beside(output)?;
-    let sealed = seal_stream(&mut reader, plaintext_len, &mut temporary.file, params, progress)?;
+    let sealed = seal_stream(&mut reader, plaintext_len, &mut temporary, params, progress)?;
     temporary.persist(output).map_err(|error| write_error(error, sealed.sealed_len))?;
     Ok(sealed)
 }
@@ -189,6 +189,35 @@ struct TemporaryFile {
     file: File,
     path: PathBuf,
     persisted: bool,
+    written: u64,
+    /// Bytes the disk was asked to store already.
+    started: u64,
+}
+
+/// Bytes after which the disk is set to work, so that little is left to do when the file is flushed at the end.
+const WRITEBACK_STEP: u64 = 16 << 20;
+
+impl Write for TemporaryFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let len = self.file.write(bytes)?;
+        self.written = self.written.saturating_add(len as u64);
+        let fresh = self.written.saturating_sub(self.started);
+        if fresh >= WRITEBACK_STEP {
+            // Linux starts to write the range back on this advice; where it does not, the flush at the end takes longer.
+            let _ = rustix::fs::fadvise(
+                &self.file,
+                self.started,
+                NonZeroU64::new(fresh),
+                rustix::fs::Advice::DontNeed,
+            );
+            self.started = self.written;
+        }
+        Ok(len)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 impl TemporaryFile {
@@ -200,7 +229,7 @@ impl TemporaryFile {
         name.push(format!(".{:016x}.partial", u64::from_be_bytes(random)));
         let path = output.with_file_name(name);
         let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(SealError::Write)?;
-        Ok(Self { file, path, persisted: false })
+        Ok(Self { file, path, persisted: false, written: 0, started: 0 })
     }
 
     fn persist(mut self, output: &Path) -> io::Result<()> {
