@@ -7,6 +7,24 @@
 //! The wire formats are described byte by byte in `SPEC.md` beside this crate.
 #![forbid(unsafe_code)]
 
+pub mod appraise;
 pub mod commit;
 pub mod cose;
+pub mod evidence;
+pub mod policy;
+mod snp;
+pub mod time;
+pub mod verdict;
+pub mod verify;
 pub mod wire;
+
+pub use appraise::{Claims, VerifiedReport};
+pub use evidence::{Endorsements, Evidence, Platform, SIMULATED_NOTICE};
+pub use policy::{Policy, Rule};
+pub use snp::crl::Revocation;
+pub use snp::report::{GuestPolicy, PlatformInfo, REPORT_LEN_BYTES, SigningKey};
+pub use snp::tcb::{Product, TcbFloor, TcbFloorSyntax, TcbVersion};
+pub use snp::tcb_table;
+pub use time::Time;
+pub use verdict::{Reason, Rejected, Step, StepResult};
+pub use verify::{Authentic, Tcbs, TrustAnchors};
