@@ -1,2 +1,39 @@
-//! Evidence in, verdict out: the protocol and verification logic of Adyton, without I/O.
+//! Evidence in, verdict out: the protocol and the verification logic of Adyton.
+//!
+//! This crate is pure: no files, no network, no clock, no threads, no randomness. Time and challenges are arguments, so
+//! a verdict can be replayed from files years later. Nothing that comes from outside is believed before the step that
+//! verifies it; each step consumes the last and is the only maker of the next.
+//!
+//! The wire formats are described byte by byte in `SPEC.md` beside this crate.
 #![forbid(unsafe_code)]
+
+pub mod appraise;
+pub mod appraiser;
+pub mod commit;
+pub mod cose;
+pub mod evidence;
+pub mod keyset;
+pub mod manifest;
+pub mod owner;
+pub mod policy;
+pub mod receipt;
+pub mod release;
+pub mod session;
+mod snp;
+pub mod time;
+pub mod verdict;
+pub mod verify;
+pub mod wire;
+
+pub use appraise::{Claims, VerifiedReport};
+pub use appraiser::Appraiser;
+pub use evidence::{Endorsements, Evidence, Platform, SIMULATED_NOTICE};
+pub use policy::{Policy, Rule};
+pub use snp::crl::Revocation;
+pub use snp::leaf::hex_string;
+pub use snp::report::{GuestPolicy, PlatformInfo, REPORT_LEN_BYTES, SigningKey};
+pub use snp::tcb::{Product, TcbFloor, TcbFloorSyntax, TcbVersion};
+pub use snp::tcb_table;
+pub use time::Time;
+pub use verdict::{Reason, Rejected, Step, StepResult};
+pub use verify::{Authentic, Tcbs, TrustAnchors};

@@ -1,2 +1,1 @@
 //! The inference core: slices in, numbers out.
-

@@ -1,0 +1,280 @@
+//! The X.509 profile of AMD's chain, and nothing wider: DER, RSASSA-PSS with SHA-384, v3.
+//!
+//! A certificate is re-encoded after parsing and compared, so what is verified is what was read: no second
+//! encoding of a certificate passes. Extensions that are critical and unknown are refused by the caller, who
+//! knows which ones it understands.
+
+use der::asn1::ObjectIdentifier;
+use der::{Decode, Encode};
+use ring::signature::{RSA_PSS_2048_8192_SHA384, UnparsedPublicKey};
+use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
+use x509_cert::ext::{Extension, Extensions};
+use x509_cert::name::Name;
+use x509_cert::spki::AlgorithmIdentifierOwned;
+
+use crate::time::Time;
+use crate::verdict::{Finding, Reason};
+
+/// AMD's certificates are below 2 KiB; the cap leaves room for longer names.
+const MAX_CERTIFICATE_LEN_BYTES: usize = 8 * 1024;
+/// All of AMD's signing keys are RSA-4096.
+const RSA_4096_SIGNATURE_LEN_BYTES: usize = 512;
+
+const RSASSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
+const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const SECP384R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
+const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
+const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
+const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
+
+/// RSASSA-PSS-params (RFC 4055, 3.1) with SHA-384, MGF1 with SHA-384 and a salt of 48 bytes; AMD's own tools
+/// write the default trailer field in some certificates and leave it out in others.
+const PSS_SHA384_PARAMS: &[u8] = &[
+    0x30, 0x34, 0xa0, 0x0f, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x02,
+    0x05, 0x00, 0xa1, 0x1c, 0x30, 0x1a, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x08,
+    0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x02, 0x05, 0x00, 0xa2, 0x03,
+    0x02, 0x01, 0x30,
+];
+const TRAILER_FIELD: &[u8] = &[0xa3, 0x03, 0x02, 0x01, 0x01];
+
+/// A certificate in canonical DER. Its signature is not verified by parsing.
+#[derive(Clone, Debug)]
+pub(crate) struct Certificate {
+    der: Vec<u8>,
+    tbs: Vec<u8>,
+    inner: x509_cert::Certificate,
+}
+
+impl Certificate {
+    /// Reads one certificate; `role` names it in findings.
+    pub(crate) fn parse(role: &str, der: &[u8]) -> Result<Self, Finding> {
+        let refuse = |what: String| Finding::new(Reason::Chain, format!("{role}: {what}"));
+        if der.len() > MAX_CERTIFICATE_LEN_BYTES {
+            return Err(refuse(format!("{} bytes is too long for a certificate", der.len())));
+        }
+        let inner = x509_cert::Certificate::from_der(der).map_err(|e| refuse(format!("not DER: {e}")))?;
+        if inner.to_der().ok().as_deref() != Some(der) {
+            return Err(refuse("encoding is not canonical".into()));
+        }
+        let tbs = inner.tbs_certificate().to_der().map_err(|e| refuse(format!("not DER: {e}")))?;
+        let certificate = Self { der: der.to_vec(), tbs, inner };
+        certificate.refuse_profile().map_err(|what| refuse(what.into()))?;
+        Ok(certificate)
+    }
+
+    fn refuse_profile(&self) -> Result<(), &'static str> {
+        let tbs = self.inner.tbs_certificate();
+        if tbs.version() != x509_cert::Version::V3 {
+            return Err("not an X.509 v3 certificate");
+        }
+        if tbs.signature() != self.inner.signature_algorithm() {
+            return Err("inner and outer signature algorithm differ");
+        }
+        if tbs.issuer_unique_id().is_some() || tbs.subject_unique_id().is_some() {
+            return Err("unique identifiers are obsolete and not part of this profile");
+        }
+        refuse_duplicates(self.extensions())
+    }
+
+    /// The bytes as they came.
+    pub(crate) fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    pub(crate) fn subject(&self) -> &Name {
+        self.inner.tbs_certificate().subject()
+    }
+
+    pub(crate) fn issuer(&self) -> &Name {
+        self.inner.tbs_certificate().issuer()
+    }
+
+    pub(crate) fn serial(&self) -> &[u8] {
+        self.inner.tbs_certificate().serial_number().as_bytes()
+    }
+
+    pub(crate) fn extensions(&self) -> &[Extension] {
+        self.inner.tbs_certificate().extensions().map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn not_before(&self) -> Time {
+        moment(self.inner.tbs_certificate().validity().not_before)
+    }
+
+    pub(crate) fn not_after(&self) -> Time {
+        moment(self.inner.tbs_certificate().validity().not_after)
+    }
+
+    /// The one common name of the subject.
+    pub(crate) fn common_name(&self) -> Option<String> {
+        attribute(self.subject(), COMMON_NAME)
+    }
+
+    /// True if `issuer` is named as issuer and its key made the signature.
+    pub(crate) fn verify_signed_by(&self, role: &str, issuer: &Self) -> Result<(), Finding> {
+        let refuse = |what: &str| Finding::new(Reason::Chain, format!("{role}: {what}"));
+        if self.issuer() != issuer.subject() {
+            return Err(refuse("issuer name is not the subject of the certificate above it"));
+        }
+        let (algorithm, signature) = (self.inner.signature_algorithm(), self.inner.signature().as_bytes());
+        issuer
+            .verify_pss(algorithm, &self.tbs, signature)
+            .map_err(|what| Finding::new(Reason::Chain, format!("{role}: {what}")))
+    }
+
+    /// Verifies an RSASSA-PSS SHA-384 signature (RFC 8017, 8.1) by this certificate's RSA-4096 key.
+    pub(crate) fn verify_pss(
+        &self,
+        algorithm: &AlgorithmIdentifierOwned,
+        message: &[u8],
+        signature: Option<&[u8]>,
+    ) -> Result<(), &'static str> {
+        if !is_pss_sha384(algorithm) {
+            return Err("signature algorithm is not RSASSA-PSS with SHA-384 and a salt of 48 bytes");
+        }
+        let spki = self.inner.tbs_certificate().subject_public_key_info();
+        if spki.algorithm.oid != RSA_ENCRYPTION {
+            return Err("key of the signer is not RSA");
+        }
+        let key = spki.subject_public_key.as_bytes().ok_or("key of the signer is not whole bytes")?;
+        let signature = signature.ok_or("signature is not whole bytes")?;
+        // A signature is as long as the modulus, so this also fixes the size of the key.
+        if signature.len() != RSA_4096_SIGNATURE_LEN_BYTES {
+            return Err("signature is not of RSA-4096");
+        }
+        UnparsedPublicKey::new(&RSA_PSS_2048_8192_SHA384, key)
+            .verify(message, signature)
+            .map_err(|_| "signature does not verify under the certificate above it")
+    }
+
+    /// The uncompressed P-384 point of a leaf.
+    pub(crate) fn p384_point(&self, role: &str) -> Result<&[u8], Finding> {
+        let refuse =
+            || Finding::new(Reason::Chain, format!("{role}: key is not an uncompressed P-384 point"));
+        let spki = self.inner.tbs_certificate().subject_public_key_info();
+        let curve = spki.algorithm.parameters.as_ref().and_then(|any| any.decode_as().ok());
+        if spki.algorithm.oid != EC_PUBLIC_KEY || curve != Some(SECP384R1) {
+            return Err(refuse());
+        }
+        match spki.subject_public_key.as_bytes() {
+            Some(point) if point.len() == 97 && point.first() == Some(&4) => Ok(point),
+            _ => Err(refuse()),
+        }
+    }
+
+    /// A certificate that may sign others: basicConstraints CA, keyCertSign, room below it, nothing critical that
+    /// is unknown. `below` is how many CA certificates follow it.
+    pub(crate) fn refuse_unless_ca(&self, role: &str, below: u8) -> Result<(), Finding> {
+        let refuse = |what: &str| Finding::new(Reason::Chain, format!("{role}: {what}"));
+        self.refuse_unknown_critical(role)?;
+        let constraints: BasicConstraints =
+            self.extension(BASIC_CONSTRAINTS).ok_or_else(|| refuse("no basicConstraints: not a CA"))?;
+        if !constraints.ca {
+            return Err(refuse("basicConstraints says CA:FALSE"));
+        }
+        if constraints.path_len_constraint.is_some_and(|max| max < below) {
+            return Err(refuse("pathLenConstraint is too short for this chain"));
+        }
+        let usage: KeyUsage = self.extension(KEY_USAGE).ok_or_else(|| refuse("no keyUsage"))?;
+        if !usage.key_cert_sign() {
+            return Err(refuse("keyUsage does not allow signing certificates"));
+        }
+        Ok(())
+    }
+
+    /// A certificate that may sign data and no certificates.
+    pub(crate) fn refuse_unless_leaf(&self, role: &str) -> Result<(), Finding> {
+        let refuse = |what: &str| Finding::new(Reason::Chain, format!("{role}: {what}"));
+        self.refuse_unknown_critical(role)?;
+        if self.extension::<BasicConstraints>(BASIC_CONSTRAINTS).is_some_and(|constraints| constraints.ca) {
+            return Err(refuse("is a CA"));
+        }
+        if self.extension::<KeyUsage>(KEY_USAGE).is_some_and(|usage| !usage.digital_signature()) {
+            return Err(refuse("keyUsage does not allow signing"));
+        }
+        Ok(())
+    }
+
+    fn refuse_unknown_critical(&self, role: &str) -> Result<(), Finding> {
+        let unknown =
+            |ext: &&Extension| ext.critical && ext.extn_id != BASIC_CONSTRAINTS && ext.extn_id != KEY_USAGE;
+        if let Some(extension) = self.extensions().iter().find(unknown) {
+            let detail = format!("{role}: critical extension {} is unknown", extension.extn_id);
+            return Err(Finding::new(Reason::Chain, detail));
+        }
+        // An extension that is understood must also be readable, or it would be skipped in silence.
+        let unreadable = self.extensions().iter().any(|ext| match ext.extn_id {
+            BASIC_CONSTRAINTS => BasicConstraints::from_der(ext.extn_value.as_bytes()).is_err(),
+            KEY_USAGE => KeyUsage::from_der(ext.extn_value.as_bytes()).is_err(),
+            _ => false,
+        });
+        if unreadable {
+            return Err(Finding::new(
+                Reason::Chain,
+                format!("{role}: basicConstraints or keyUsage is malformed"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn extension<'a, T: Decode<'a>>(&'a self, oid: ObjectIdentifier) -> Option<T> {
+        let extension = self.extensions().iter().find(|ext| ext.extn_id == oid)?;
+        T::from_der(extension.extn_value.as_bytes()).ok()
+    }
+
+    /// Refuses a certificate that is not valid at `now`; both ends count as valid (RFC 5280, 4.1.2.5).
+    pub(crate) fn refuse_outside_validity(&self, role: &str, now: Time) -> Result<(), Finding> {
+        if now < self.not_before() {
+            let detail = format!("{role}: not valid before {}, it is {now}", self.not_before());
+            return Err(Finding::new(Reason::NotYetValid, detail));
+        }
+        if now > self.not_after() {
+            let detail = format!("{role}: expired at {}, it is {now}", self.not_after());
+            return Err(Finding::new(Reason::Expired, detail));
+        }
+        Ok(())
+    }
+}
+
+/// Refuses two extensions of one kind (RFC 5280, 4.2).
+pub(crate) fn refuse_duplicates(extensions: &[Extension]) -> Result<(), &'static str> {
+    let duplicate = extensions
+        .iter()
+        .enumerate()
+        .any(|(index, ext)| extensions.iter().skip(index + 1).any(|other| other.extn_id == ext.extn_id));
+    if duplicate { Err("an extension occurs twice") } else { Ok(()) }
+}
+
+/// Refuses extensions that are critical: for structures of which none is understood.
+pub(crate) fn refuse_critical(extensions: Option<&Extensions>) -> Result<(), &'static str> {
+    let critical = extensions.is_some_and(|all| all.iter().any(|ext| ext.critical));
+    if critical { Err("a critical extension is unknown") } else { Ok(()) }
+}
+
+/// The text of the one attribute `oid` of a name; none if it is absent, repeated or not text.
+pub(crate) fn attribute(name: &Name, oid: ObjectIdentifier) -> Option<String> {
+    let mut values = name.iter().filter(|attribute| attribute.oid == oid);
+    let value = &values.next()?.value;
+    if values.next().is_some() {
+        return None;
+    }
+    core::str::from_utf8(value.value()).ok().map(str::to_owned)
+}
+
+pub(crate) fn moment(time: x509_cert::time::Time) -> Time {
+    Time::from_unix_seconds(time.to_unix_duration().as_secs())
+}
+
+fn is_pss_sha384(algorithm: &AlgorithmIdentifierOwned) -> bool {
+    let params = algorithm.parameters.as_ref().and_then(|any| any.to_der().ok());
+    let Some(params) = params else { return false };
+    if algorithm.oid != RSASSA_PSS {
+        return false;
+    }
+    // The same body behind another length byte when the trailer field is spelt out.
+    match params.strip_suffix(TRAILER_FIELD) {
+        Some(rest) => rest.get(..2) == Some(&[0x30, 0x39]) && rest.get(2..) == PSS_SHA384_PARAMS.get(2..),
+        None => params == PSS_SHA384_PARAMS,
+    }
+}

@@ -1,0 +1,281 @@
+//! *Verify*: was this signed by genuine hardware, and do its parts belong together?
+//!
+//! In order: platform, endorsements, root, chain, validity, revocation, signature, reserved fields, product, chip,
+//! TCB. The first failure ends it, since what comes later rests on what came before. What passes is
+//! [`Authentic`]: the hardware said it. Whether that is welcome is for policy ([`crate::appraise`]).
+
+use crate::evidence::{Endorsements, Evidence, Platform, SIMULATED_NOTICE};
+use crate::snp::chain::{Candidates, Chain};
+use crate::snp::crl::{Revocation, appraise_revocation};
+use crate::snp::report::{Report, SigningKey};
+use crate::snp::tcb::{Product, TcbVersion};
+use crate::snp::x509::{Certificate, attribute};
+use crate::time::Time;
+use crate::verdict::{Finding, Halt, Reason, Rejected, StepLog};
+
+const ORGANISATION_NAME: der::asn1::ObjectIdentifier = der::asn1::ObjectIdentifier::new_unwrap("2.5.4.10");
+
+const PINNED_ARKS: [&[u8]; 3] = [
+    include_bytes!("roots/ark-milan.der"),
+    include_bytes!("roots/ark-genoa.der"),
+    include_bytes!("roots/ark-turin.der"),
+];
+
+/// The roots a verdict rests on.
+#[derive(Clone, Debug)]
+pub struct TrustAnchors {
+    arks: Vec<Certificate>,
+    platform: Platform,
+    detail: &'static str,
+}
+
+impl TrustAnchors {
+    /// AMD's root keys for Milan, Genoa and Turin, as built into this crate.
+    #[must_use]
+    pub fn pinned() -> Self {
+        let parse =
+            |der: &&[u8]| Certificate::parse("ARK", der).expect("the pinned roots parse; a test reads them");
+        let arks = PINNED_ARKS.iter().map(parse).collect();
+        Self { arks, platform: Platform::SevSnp, detail: "pinned AMD roots" }
+    }
+
+    /// One root of the caller's choice, DER, instead of AMD's. Whoever holds its key can forge any Evidence.
+    ///
+    /// # Errors
+    /// `chain` if it is not a certificate, `simulated` if it is a simulator's root.
+    pub fn dangerous_root(ark_der: &[u8]) -> Result<Self, Rejected> {
+        let ark = parse_anchor(ark_der)?;
+        if is_simulated(&ark) {
+            let finding = Finding::new(Reason::Simulated, "the root of a simulator is no hardware root");
+            return Err(StepLog::refusal("root", finding));
+        }
+        Ok(Self {
+            arks: vec![ark],
+            platform: Platform::SevSnp,
+            detail: "DANGEROUS: root named by the caller",
+        })
+    }
+
+    /// The root of a simulator, DER. Evidence under it protects nothing.
+    ///
+    /// # Errors
+    /// `chain` if it is not a certificate, `simulated` if it is not a simulator's root.
+    pub fn dangerous_simulator(root_der: &[u8]) -> Result<Self, Rejected> {
+        let ark = parse_anchor(root_der)?;
+        if !is_simulated(&ark) {
+            let finding = Finding::new(Reason::Simulated, "not the root of a simulator");
+            return Err(StepLog::refusal("root", finding));
+        }
+        Ok(Self { arks: vec![ark], platform: Platform::Simulated, detail: SIMULATED_NOTICE })
+    }
+}
+
+fn parse_anchor(der: &[u8]) -> Result<Certificate, Rejected> {
+    Certificate::parse("ARK", der).map_err(|finding| StepLog::refusal("root", finding))
+}
+
+/// A simulator's certificates carry the notice as organisation, so they cannot pass for another root.
+fn is_simulated(ark: &Certificate) -> bool {
+    attribute(ark.subject(), ORGANISATION_NAME).as_deref() == Some(SIMULATED_NOTICE)
+}
+
+/// The TCB versions of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Tcbs {
+    /// Running now.
+    pub current: TcbVersion,
+    /// What the host chose to report: the certificate is made for it.
+    pub reported: TcbVersion,
+    /// The lowest that the platform can still be rolled back to.
+    pub committed: TcbVersion,
+    /// Running when the guest was launched.
+    pub launch: TcbVersion,
+}
+
+/// Evidence that genuine hardware (or the simulator named) signed. Not yet appraised by any policy, not fresh.
+#[derive(Debug)]
+#[must_use = "authentic evidence is welcome only after a policy appraised it"]
+pub struct Authentic {
+    pub(crate) platform: Platform,
+    pub(crate) report: Report,
+    pub(crate) signing_key: SigningKey,
+    pub(crate) product: Product,
+    pub(crate) tcbs: Tcbs,
+    pub(crate) revocation: Revocation,
+    pub(crate) log: StepLog,
+}
+
+impl Evidence {
+    /// Verifies that hardware under `anchors` signed this Evidence, with certificates valid at `now`.
+    ///
+    /// `endorsements` need not be trusted; `anchors` and `now` must be the caller's own.
+    ///
+    /// # Errors
+    /// The [`Reason`] of the first step that failed, with the steps before it.
+    pub fn verify(
+        self,
+        anchors: &TrustAnchors,
+        endorsements: &Endorsements,
+        now: Time,
+    ) -> Result<Authentic, Rejected> {
+        let mut log = StepLog::default();
+        match self.verify_steps(&mut log, anchors, endorsements, now) {
+            Ok((chain, product, tcbs, revocation)) => Ok(Authentic {
+                platform: self.platform(),
+                signing_key: chain.leaf.kind,
+                report: self.report,
+                product,
+                tcbs,
+                revocation,
+                log,
+            }),
+            Err(halt) => Err(log.into_rejected(halt)),
+        }
+    }
+
+    fn verify_steps(
+        &self,
+        log: &mut StepLog,
+        anchors: &TrustAnchors,
+        endorsements: &Endorsements,
+        now: Time,
+    ) -> Result<(Chain, Product, Tcbs, Revocation), Halt> {
+        let report = &self.report;
+        log.pass("format", format!("report version {}, 1184 bytes", report.version()));
+        log.step("platform", self.refuse_other_platform(anchors))?;
+        let candidates = self
+            .certificate_table()
+            .and_then(|table| Candidates::select(report, table, endorsements))
+            .map(|candidates| {
+                (candidates, format!("{:?} and its intermediate supplied", report.signing_key()))
+            });
+        let candidates = log.step("endorsements", candidates)?;
+        let crls = candidates.crls.clone();
+        let chain = candidates.anchor(&anchors.arks).map(|chain| (chain, anchors.detail.to_owned()));
+        let chain = log.step("root", chain)?;
+        let root_product =
+            chain.verify().map(|product| (product, format!("{product} chain, RSASSA-PSS SHA-384")));
+        let root_product = log.step("chain", root_product)?;
+        let valid =
+            chain.refuse_outside_validity(now).map(|()| ((), format!("every certificate valid at {now}")));
+        log.step("validity", valid)?;
+        let revocation = revocation_step(log, &crls, &chain, now)?;
+        let signed = chain.verify_report(report).map(|()| ((), "ECDSA P-384 SHA-384 by the leaf".to_owned()));
+        log.step("signature", signed)?;
+        let reserved = report.refuse_reserved().map(|()| ((), "as the specification says".to_owned()));
+        log.step("reserved-fields", reserved)?;
+        let product = log.step("product", product_of(report, &chain, root_product))?;
+        let chip = chain.leaf.refuse_other_chip(&report.chip_id(), product).map(|detail| ((), detail));
+        log.step("hwid", chip)?;
+        let tcbs = log.step("tcb-binding", bound_tcbs(report, &chain, product))?;
+        log.step("tcb-order", tcb_order(&tcbs, report))?;
+        Ok((chain, product, tcbs, revocation))
+    }
+
+    fn refuse_other_platform(&self, anchors: &TrustAnchors) -> Result<((), String), Finding> {
+        let (claimed, anchored) = (self.platform(), anchors.platform);
+        if claimed != anchored {
+            let detail = format!("evidence is {claimed}, the trust anchors are for {anchored}");
+            return Err(Finding::new(Reason::Simulated, detail));
+        }
+        let notice =
+            if claimed == Platform::Simulated { format!("; {SIMULATED_NOTICE}") } else { String::new() };
+        Ok(((), format!("{claimed}{notice}")))
+    }
+}
+
+fn revocation_step(log: &mut StepLog, crls: &[&[u8]], chain: &Chain, now: Time) -> Result<Revocation, Halt> {
+    const NAME: &str = "revocation";
+    match appraise_revocation(crls, &chain.ark, &chain.revocable(), now) {
+        Ok(revocation) => {
+            match revocation {
+                Revocation::Fresh { next_update } => {
+                    log.pass(NAME, format!("not on a list that is current until {next_update}"));
+                }
+                Revocation::Unrelated => {
+                    log.skip(NAME, "not on the list supplied, but that ran out before the leaf was issued");
+                }
+                Revocation::NotSupplied => log.skip(NAME, "no revocation list was supplied"),
+            }
+            Ok(revocation)
+        }
+        Err(finding) => log.step(NAME, Err(finding)),
+    }
+}
+
+/// The product, on which root, leaf and (from version 3) the signed CPUID must agree.
+fn product_of(report: &Report, chain: &Chain, root: Product) -> Result<(Product, String), Finding> {
+    let refuse = |what: String| Err(Finding::new(Reason::Product, what));
+    let leaf = chain.leaf.product()?;
+    if leaf != root {
+        return refuse(format!("the certificate is for {leaf}, its root for {root}"));
+    }
+    let Some([family, model, stepping]) = report.cpuid() else {
+        // Version 2 does not say which CPU signed, and Turin never spoke it.
+        if root == Product::Turin || report.chip_id() == [0; 64] {
+            return refuse("version 2 report: the product cannot be known".into());
+        }
+        return Ok((root, format!("{root} by its certificates; version 2 has no CPUID")));
+    };
+    let cpuid = format!("family {family:#04x} model {model:#04x} stepping {stepping}");
+    match Product::from_cpuid(family, model) {
+        Some(product) if product == root => Ok((product, format!("{product}, {cpuid}"))),
+        Some(product) => refuse(format!("{cpuid} is {product}, the certificates are for {root}")),
+        None => refuse(format!("{cpuid} is no known product")),
+    }
+}
+
+/// Reads the TCBs and refuses a certificate made for another than REPORTED_TCB.
+fn bound_tcbs(report: &Report, chain: &Chain, product: Product) -> Result<(Tcbs, String), Finding> {
+    let tcbs = Tcbs {
+        current: report.current_tcb(product)?,
+        reported: report.reported_tcb(product)?,
+        committed: report.committed_tcb(product)?,
+        launch: report.launch_tcb(product)?,
+    };
+    chain.leaf.refuse_other_tcb(&tcbs.reported)?;
+    Ok((tcbs, format!("certified and reported {}", tcbs.reported)))
+}
+
+/// Firmware never commits to, or reports, more than it runs (56860, SNP_COMMIT and SNP_CONFIG). LAUNCH_TCB may lie
+/// above CURRENT_TCB after a roll-back to the committed version; policy looks at that.
+fn tcb_order(tcbs: &Tcbs, report: &Report) -> Result<((), String), Finding> {
+    for (name, tcb) in [("COMMITTED_TCB", tcbs.committed), ("REPORTED_TCB", tcbs.reported)] {
+        if !tcbs.current.at_least(&tcb) {
+            let detail = format!("{name} {tcb} is above CURRENT_TCB {}", tcbs.current);
+            return Err(Finding::new(Reason::TcbOrder, detail));
+        }
+    }
+    if report.committed_version() > report.current_version() {
+        return Err(Finding::new(Reason::TcbOrder, "committed firmware version is above the current one"));
+    }
+    Ok(((), format!("committed {} and reported are at most current {}", tcbs.committed, tcbs.current)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snp::leaf::hex_string;
+
+    #[test]
+    fn pinned_roots_are_the_ones_in_the_readme() {
+        let readme = include_str!("roots/README.md");
+        for (der, product) in PINNED_ARKS.iter().zip([Product::Milan, Product::Genoa, Product::Turin]) {
+            let hash = ring::digest::digest(&ring::digest::SHA256, der);
+            assert!(readme.contains(&hex_string(hash.as_ref())), "{product}");
+            let ark = Certificate::parse("ARK", der).unwrap();
+            assert_eq!(ark.common_name(), Some(format!("ARK-{product}")));
+            ark.verify_signed_by("ARK", &ark).unwrap();
+            ark.refuse_unless_ca("ARK", 1).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_hardware_root_is_no_simulator_root() {
+        let refusal = TrustAnchors::dangerous_simulator(PINNED_ARKS[0]).unwrap_err();
+        assert_eq!(refusal.reason, Reason::Simulated);
+        assert!(TrustAnchors::dangerous_root(b"").is_err());
+        assert_eq!(TrustAnchors::pinned().arks.len(), 3);
+    }
+}

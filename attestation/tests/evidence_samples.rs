@@ -1,0 +1,125 @@
+//! Every recorded SEV-SNP sample gets the verdict, and the class of reason, that its manifest states.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use adyton_attestation::{Endorsements, Evidence, Policy, Rejected, TcbFloor, Time, TrustAnchors};
+use serde_json::Value;
+
+/// `../shared/evidence` beside the project root (the folder that holds Cargo.lock).
+fn samples() -> Option<PathBuf> {
+    let mut root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    while !root.join("Cargo.lock").exists() {
+        root = root.parent()?;
+    }
+    let folder = root.parent()?.join("shared/evidence");
+    folder.exists().then_some(folder)
+}
+
+fn read(folder: &Path, name: &str) -> Option<Vec<u8>> {
+    fs::read(folder.join(name)).ok()
+}
+
+/// Endorsements from the files of a folder, named as the samples name them.
+fn endorsements(folder: &Path) -> Endorsements {
+    let crls = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_string_lossy().ends_with(".crl.der"))
+        .map(|path| fs::read(path).unwrap())
+        .collect();
+    Endorsements {
+        vcek: read(folder, "vcek.der"),
+        vlek: read(folder, "vlek.der"),
+        ask: read(folder, "ask.der"),
+        asvk: read(folder, "asvk.der"),
+        ark: read(folder, "ark.der"),
+        crls,
+    }
+}
+
+/// The minimum TCB that a manifest's note names, as `policy minimum is snp>=0x18`.
+fn minimum(manifest: &Value) -> Option<TcbFloor> {
+    let (_, floor) = manifest["note"].as_str()?.split_once("minimum is ")?;
+    Some(floor.parse().expect("the note names a minimum"))
+}
+
+fn judge(folder: &Path, manifest: &Value) -> Result<(), Rejected> {
+    let report = read(folder, "report.bin").expect("every sample has a report");
+    let endorsements = endorsements(folder);
+    let anchor_included = manifest["trust_anchor"].as_str().is_some_and(|text| text.contains("included ark"));
+    let anchors = if anchor_included {
+        TrustAnchors::dangerous_root(endorsements.ark.as_ref().unwrap())?
+    } else {
+        TrustAnchors::pinned()
+    };
+    // Samples refused for their form or for missing certificates name no time.
+    let now = Time::from_unix_seconds(manifest["validation_time"].as_u64().unwrap_or(0));
+    let mut policy = Policy::vendor();
+    if let Some(floor) = minimum(manifest) {
+        policy = policy.min_tcb(floor);
+    }
+    let claims = Evidence::snp_from_parts(&report, &[])?
+        .verify(&anchors, &endorsements, now)?
+        .appraise_saved(&policy)?;
+    if let Some(measurement) = manifest["fields"]["measurement"].as_str() {
+        assert_eq!(hex::encode(claims.measurement()), measurement);
+    }
+    Ok(())
+}
+
+#[test]
+fn every_sample_gets_its_verdict() {
+    let Some(root) = samples() else {
+        eprintln!("SKIPPED: no folder ../shared/evidence beside the project");
+        return;
+    };
+    let mut judged = 0;
+    let mut wrong = Vec::new();
+    for entry in fs::read_dir(root).unwrap() {
+        let folder = entry.unwrap().path();
+        let Some(manifest) = read(&folder, "manifest.json") else { continue };
+        let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+        let (Some("sev-snp"), Some(verdict)) =
+            (manifest["tee"].as_str(), manifest["expect"]["verdict"].as_str())
+        else {
+            continue;
+        };
+        judged += 1;
+        let expected = manifest["expect"]["reason"].as_str().unwrap();
+        let got = judge(&folder, &manifest);
+        let right = match &got {
+            Ok(()) => verdict == "accept",
+            // `chain-or-hwid` names two classes that are both right.
+            Err(rejected) => {
+                verdict == "reject" && expected.split("-or-").any(|class| class == rejected.reason.as_str())
+            }
+        };
+        if !right {
+            wrong.push(format!("{}: expected {verdict} {expected:?}, got {got:#?}", folder.display()));
+        }
+    }
+    assert!(judged > 0, "the folder holds no SEV-SNP samples");
+    assert!(wrong.is_empty(), "{} of {judged} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn an_azure_blob_is_read_and_its_runtime_data_is_bound() {
+    let Some(root) = samples() else {
+        eprintln!("SKIPPED: no folder ../shared/evidence beside the project");
+        return;
+    };
+    let folder = root.join("snp-milan-v3-azure-hcl");
+    let Some(wrapped) = read(&folder, "vendor-evidence.json") else {
+        eprintln!("SKIPPED: no sample {}", folder.display());
+        return;
+    };
+    let wrapped: Value = serde_json::from_slice(&wrapped).unwrap();
+    let mut blob: Vec<u8> =
+        wrapped["report"].as_array().unwrap().iter().map(|byte| byte.as_u64().unwrap() as u8).collect();
+    let evidence = Evidence::snp_from_parts(&blob, &[]).unwrap();
+    assert_eq!(evidence.report_bytes(), read(&folder, "report.bin").unwrap());
+    // The first byte of the runtime JSON: after header, report and the five words before it.
+    blob[32 + 1184 + 20] ^= 1;
+    assert_eq!(Evidence::snp_from_parts(&blob, &[]).unwrap_err().reason.as_str(), "report-data");
+}
