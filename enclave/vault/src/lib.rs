@@ -14,11 +14,13 @@
 
 pub mod chunk;
 pub mod header;
+pub mod hidden;
 mod keys;
 mod memory;
 pub mod merkle;
 pub mod open;
 pub mod recipients;
+pub mod release;
 pub mod seal;
 mod secret;
 mod workers;
