@@ -1,6 +1,6 @@
 //! The encrypted part of a manifest: what a model is called and looks like, for holders of its key only.
 //!
-//! `salt (32) || AES-256-GCM ciphertext || tag`, padded before encryption to whole [`BLOCK_LEN`] bytes so that lengths of
+//! `salt (32) || AES-256-GCM ciphertext || tag`, padded before encryption to whole blocks of 1024 bytes so that lengths of
 //! names do not show. The key is `HKDF(salt, KEK, "adyton/v1/seal/hidden")`, used once, with a zero nonce; the AAD is the
 //! model binding, so a description cannot be moved to another manifest.
 
