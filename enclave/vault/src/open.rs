@@ -393,3 +393,40 @@ impl<'memory> Work<'memory, '_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::header::{FixedHeader, Suite};
+
+    /// The MAC covers the commitment, so only its maker could get this past the MAC: a file built to open under two keys.
+    #[test]
+    fn key_commitment_is_compared_although_the_mac_is_right() {
+        let kek = Kek::from_bytes(&mut [1; 32]);
+        let mut fixed = FixedHeader {
+            suite: Suite::Aes256Gcm,
+            file_id: [3; 16],
+            salt: [2; 32],
+            model_binding: model_binding(b"owner", "model", 7),
+            key_commitment: [0; 32],
+            plaintext_len: 3,
+        };
+        let keys = FileKeys::derive(&kek, KeyContext::from(&fixed));
+        let opens = |fixed: &FixedHeader| {
+            let header = Header::build(fixed.clone(), vec![], &keys).unwrap();
+            let claims = FileClaims {
+                file_id: fixed.file_id,
+                plaintext_len: 3,
+                plaintext_root: [0; 32],
+                fixed_header_hash: fixed.hash(),
+                owner_id: b"owner",
+                model_name: "model",
+                counter: 7,
+            };
+            Opener::new(&header, &kek, &claims).map(|_| ())
+        };
+        assert!(matches!(opens(&fixed), Err(OpenError::NotOpened)));
+        fixed.key_commitment = keys.commitment();
+        assert!(opens(&fixed).is_ok());
+    }
+}

@@ -5,6 +5,7 @@ use adyton_vault::chunk::CHUNK_LEN;
 use adyton_vault::{Kek, SealError, SealParams, Suite, seal_file, seal_stream};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::Command;
 
@@ -121,16 +122,24 @@ fn a_failing_output_ends_all_workers() {
 }
 
 #[test]
-fn a_panicking_input_does_not_hang_the_others() {
-    struct Panicking;
-    impl Read for Panicking {
-        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-            panic!("on purpose")
+fn a_panicking_output_does_not_hang_the_others() {
+    /// Takes the header, then panics, so that nobody's turn to write comes any more.
+    struct Panicking(bool);
+    impl Write for Panicking {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            assert!(!std::mem::replace(&mut self.0, true), "on purpose");
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
         }
     }
     let len = 9 * CHUNK_LEN as u64;
     let sealing = std::panic::AssertUnwindSafe(|| {
-        seal(&mut io::repeat(1).take(CHUNK_LEN as u64 * 2).chain(Panicking), len, &mut io::sink())
+        with_params(|params| {
+            let params = SealParams { threads: NonZeroUsize::new(3), ..*params };
+            seal_stream(&mut io::repeat(1).take(len), len, &mut Panicking(false), &params, &mut |_| {})
+        })
     });
     assert!(std::panic::catch_unwind(sealing).is_err());
 }
