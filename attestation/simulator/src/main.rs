@@ -1,0 +1,2 @@
+//! SIMULATED, NOT CONFIDENTIAL.
+fn main() {}
