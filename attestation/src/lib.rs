@@ -11,6 +11,7 @@ pub mod appraise;
 pub mod commit;
 pub mod cose;
 pub mod evidence;
+pub mod measurement;
 pub mod policy;
 mod snp;
 pub mod time;
