@@ -31,13 +31,21 @@ pub enum Platform {
 }
 
 impl Platform {
-    const fn code(self) -> u8 {
+    /// The platform's number on the wire.
+    #[must_use]
+    pub const fn code(self) -> u8 {
         match self {
             Self::SevSnp => 1,
             Self::Tdx => 2,
             // Far from the others: no slip of one makes hardware of it.
             Self::Simulated => 0xff,
         }
+    }
+
+    /// The platform with this number on the wire, if it is one.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        [Self::SevSnp, Self::Tdx, Self::Simulated].into_iter().find(|platform| platform.code() == code)
     }
 
     /// `sev-snp`, `tdx` or `simulated`.
@@ -84,8 +92,7 @@ impl Evidence {
         if version != EVIDENCE_VERSION {
             return Err(Finding::new(Reason::Encoding, format!("evidence version {version} is unknown")));
         }
-        let platform = [Platform::SevSnp, Platform::Tdx, Platform::Simulated];
-        match platform.into_iter().find(|platform| platform.code() == code) {
+        match Platform::from_code(code) {
             Some(Platform::Tdx) => {
                 Err(Finding::new(Reason::ForeignTee, "Intel TDX evidence is not verified by this release"))
             }

@@ -8,11 +8,18 @@
 #![forbid(unsafe_code)]
 
 pub mod appraise;
+pub mod appraiser;
 pub mod commit;
 pub mod cose;
 pub mod evidence;
+pub mod keyset;
+pub mod manifest;
 pub mod measurement;
+pub mod owner;
 pub mod policy;
+pub mod receipt;
+pub mod release;
+pub mod session;
 mod snp;
 pub mod time;
 pub mod verdict;
@@ -20,9 +27,11 @@ pub mod verify;
 pub mod wire;
 
 pub use appraise::{Claims, VerifiedReport};
+pub use appraiser::Appraiser;
 pub use evidence::{Endorsements, Evidence, Platform, SIMULATED_NOTICE};
 pub use policy::{Policy, Rule};
 pub use snp::crl::Revocation;
+pub use snp::leaf::hex_string;
 pub use snp::report::{GuestPolicy, PlatformInfo, REPORT_LEN_BYTES, SigningKey};
 pub use snp::tcb::{Product, TcbFloor, TcbFloorSyntax, TcbVersion};
 pub use snp::tcb_table;

@@ -88,6 +88,18 @@ pub enum Reason {
     GuestSvn,
     /// Simulated Evidence where hardware is required, or the reverse.
     Simulated,
+    /// Fresh evidence was asked for, or is needed for a key set that was never verified freshly.
+    NotFresh,
+    /// The key shown in the TLS handshake is not the attested one.
+    TlsKey,
+    /// The attested identity key did not sign this challenge and connection.
+    SessionBinding,
+    /// The key set lives longer than one may.
+    KeySetLife,
+    /// The model owner has not admitted this key set on this machine.
+    Admission,
+    /// The model is not the one asked for.
+    Manifest,
 }
 
 impl Reason {
@@ -134,6 +146,12 @@ impl Reason {
             Self::IdKey => "id-key",
             Self::GuestSvn => "guest-svn",
             Self::Simulated => "simulated",
+            Self::NotFresh => "not-fresh",
+            Self::TlsKey => "tls-key",
+            Self::SessionBinding => "session-binding",
+            Self::KeySetLife => "key-set-life",
+            Self::Admission => "admission",
+            Self::Manifest => "manifest",
         }
     }
 
@@ -157,6 +175,8 @@ impl Reason {
                 | Self::ChipAllowlist
                 | Self::IdKey
                 | Self::GuestSvn
+                | Self::Admission
+                | Self::Manifest
         )
     }
 }
@@ -245,6 +265,11 @@ pub(crate) struct StepLog(Vec<Step>);
 pub(crate) struct Halt(Reason);
 
 impl StepLog {
+    /// Goes on from steps that all passed or were skipped.
+    pub(crate) fn from_steps(steps: &[Step]) -> Self {
+        Self(steps.to_vec())
+    }
+
     pub(crate) fn pass(&mut self, name: &'static str, detail: impl Into<String>) {
         self.0.push(Step { name, result: StepResult::Pass, detail: detail.into() });
     }

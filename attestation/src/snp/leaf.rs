@@ -150,7 +150,9 @@ fn is_stepping(text: &str) -> bool {
     matches!(text.as_bytes(), [letter, digit] if letter.is_ascii_uppercase() && digit.is_ascii_digit())
 }
 
-pub(crate) fn hex_string(bytes: &[u8]) -> String {
+/// Lower-case hexadecimal.
+#[must_use]
+pub fn hex_string(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -1,0 +1,63 @@
+//! `adyton-host`: the operator's program.
+#![forbid(unsafe_code)]
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use adyton_host::{Config, HostError, serve};
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+/// The untrusted host of an Adyton enclave: launches it, relays ciphertext, hands out sealed files.
+#[derive(Parser)]
+#[command(name = "adyton-host", version, after_help = "Example:\n  adyton-host serve --config host.toml")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Relay clients to the enclave until SIGTERM.
+    #[command(after_help = "Example:\n  adyton-host serve --config host.toml")]
+    Serve {
+        /// Configuration file (TOML); paths in it are relative to it.
+        #[arg(long, env = "ADYTON_HOST_CONFIG", default_value = "host.toml")]
+        config: PathBuf,
+    },
+    /// Print a completion script for a shell.
+    #[command(after_help = "Example:\n  adyton-host completions bash > /etc/bash_completion.d/adyton-host")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("ADYTON_LOG").unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), HostError> {
+    match command {
+        Command::Serve { config } => {
+            let config = Config::read(&config)?;
+            tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "adyton-host", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Ties the parts together: listeners first, then the enclave, then traffic, and an orderly end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Metrics;
+use crate::{Config, HostError, blobs, launch, relay};
+
+/// Serves until SIGTERM or SIGINT, then lets open connections finish.
+///
+/// # Errors
+/// [`HostError`]: an address is taken, the enclave cannot be launched or keeps ending.
+pub async fn serve(config: Config) -> Result<(), HostError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let metrics = Arc::new(Metrics::new());
+    let stop = CancellationToken::new();
+
+    let clients = listen(config.listen, "listen").await?;
+    let files = listen(config.files_listen, "files_listen").await?;
+    tokio::spawn(blobs::run(files, blobs::Content::files(&config), metrics.clone(), stop.clone()));
+    if let Some(address) = config.metrics_listen {
+        let page = listen(address, "metrics_listen").await?;
+        tokio::spawn(blobs::run(page, blobs::Content::Metrics, metrics.clone(), stop.clone()));
+    }
+    tracing::info!(listen = %config.listen, enclave = %config.enclave, files = %config.files_listen, "relaying");
+
+    let enclave = async {
+        match &config.launch {
+            Some(launch) => {
+                let grace = Duration::from_secs(config.grace_s);
+                launch::supervise(launch, grace, metrics.clone(), stop.clone()).await
+            }
+            None => std::future::pending().await,
+        }
+    };
+    let relaying = relay::run(clients, &config, metrics.clone(), stop.clone());
+    tokio::pin!(enclave, relaying);
+    tokio::select! {
+        ended = &mut enclave => return ended,
+        () = &mut relaying => return Ok(()),
+        _ = terminate.recv() => (),
+        _ = interrupt.recv() => (),
+    }
+    tracing::info!("stopping: no new connections, open ones may finish");
+    stop.cancel();
+    relaying.await;
+    if config.launch.is_some() { enclave.await } else { Ok(()) }
+}
+
+async fn listen(address: SocketAddr, purpose: &'static str) -> Result<TcpListener, HostError> {
+    TcpListener::bind(address).await.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => HostError::AddressInUse { address, purpose },
+        _ => HostError::Listen { address, purpose, source },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_taken_port_is_named() {
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let error = listen(taken.local_addr().unwrap(), "listen").await.unwrap_err();
+        assert!(matches!(error, HostError::AddressInUse { purpose: "listen", .. }), "{error}");
+    }
+}
