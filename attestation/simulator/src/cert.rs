@@ -43,66 +43,89 @@ pub(crate) struct Validity {
     pub(crate) not_after: Time,
 }
 
-/// The public key a certificate is for.
-pub(crate) enum Subject<'a> {
-    /// An RSA key that signs certificates.
-    Authority(&'a RsaKeyPair),
-    /// A P-384 point, with the extensions of a VCEK.
-    ChipKey { point: &'a [u8], tcb: TcbVersion, chip_id: &'a [u8; 64], product: Product },
+/// A certificate to be issued.
+#[derive(Clone)]
+pub(crate) struct Template {
+    pub(crate) serial: u8,
+    pub(crate) organisation: String,
+    pub(crate) common_name: String,
+    pub(crate) validity: Validity,
+    /// SubjectPublicKeyInfo, DER.
+    pub(crate) public_key: Vec<u8>,
+    /// Each an Extension, DER.
+    pub(crate) extensions: Vec<Vec<u8>>,
 }
 
-/// A certificate for `subject` named `name`, signed by `issuer` named `issuer_name`.
-pub(crate) fn certificate(
-    serial: u8,
-    name: &str,
-    subject: &Subject<'_>,
-    (issuer_name, issuer): (&str, &RsaKeyPair),
-    validity: Validity,
-) -> Result<Vec<u8>, SimulatorError> {
-    let (public_key, extensions) = match subject {
-        Subject::Authority(key) => (
-            spki(RSA_KEY, key.public_key().as_ref()),
-            [hex(KEY_USAGE_CA), hex(BASIC_CONSTRAINTS_CA)].concat(),
-        ),
-        Subject::ChipKey { point, tcb, chip_id, product } => {
-            (spki(P384_KEY, point), chip_extensions(*tcb, chip_id, *product))
+impl Template {
+    /// A certificate for a key that signs certificates and lists.
+    pub(crate) fn authority(serial: u8, common_name: &str, key: &RsaKeyPair, validity: Validity) -> Self {
+        Self {
+            serial,
+            organisation: SIMULATED_NOTICE.into(),
+            common_name: common_name.into(),
+            validity,
+            public_key: spki(RSA_KEY, key.public_key().as_ref()),
+            extensions: vec![hex(KEY_USAGE_CA), hex(BASIC_CONSTRAINTS_CA)],
         }
-    };
-    let tbs = tlv(
-        SEQUENCE,
-        &[
-            tlv(CONTEXT_0, &[tlv(INTEGER, &[vec![2]])]),
-            tlv(INTEGER, &[vec![serial]]),
-            hex(PSS_SHA384),
-            distinguished_name(issuer_name),
-            tlv(SEQUENCE, &[utc_time(validity.not_before), utc_time(validity.not_after)]),
-            distinguished_name(name),
-            public_key,
-            tlv(CONTEXT_3, &[tlv(SEQUENCE, &[extensions])]),
-        ],
-    );
-    sign(tbs, issuer)
+    }
+
+    /// The VCEK: a P-384 point with the extensions of a chip at one TCB. AMD gives every VCEK the serial 0.
+    pub(crate) fn chip(point: &[u8], extensions: Vec<Vec<u8>>, validity: Validity) -> Self {
+        Self {
+            serial: 0,
+            organisation: SIMULATED_NOTICE.into(),
+            common_name: "SEV-VCEK".into(),
+            validity,
+            public_key: spki(P384_KEY, point),
+            extensions,
+        }
+    }
+
+    fn name(&self) -> Vec<u8> {
+        distinguished_name(&self.organisation, &self.common_name)
+    }
+
+    /// This certificate, signed by `issuer` with `key`.
+    pub(crate) fn issue(&self, issuer: &Self, key: &RsaKeyPair) -> Result<Vec<u8>, SimulatorError> {
+        let tbs = tlv(
+            SEQUENCE,
+            &[
+                tlv(CONTEXT_0, &[tlv(INTEGER, &[vec![2]])]),
+                tlv(INTEGER, &[vec![self.serial]]),
+                hex(PSS_SHA384),
+                issuer.name(),
+                tlv(SEQUENCE, &[utc_time(self.validity.not_before), utc_time(self.validity.not_after)]),
+                self.name(),
+                self.public_key.clone(),
+                tlv(CONTEXT_3, &[tlv(SEQUENCE, &self.extensions)]),
+            ],
+        );
+        sign(tbs, key)
+    }
 }
 
-/// An empty revocation list of `issuer`.
+/// A revocation list of `issuer` that names the `revoked` serials.
 pub(crate) fn revocation_list(
-    issuer_name: &str,
-    issuer: &RsaKeyPair,
+    issuer: &Template,
+    key: &RsaKeyPair,
     validity: Validity,
+    revoked: &[u8],
 ) -> Result<Vec<u8>, SimulatorError> {
     let crl_number = extension(&[0x55, 0x1d, 0x14], &tlv(INTEGER, &[vec![1]]));
-    let tbs = tlv(
-        SEQUENCE,
-        &[
-            tlv(INTEGER, &[vec![1]]),
-            hex(PSS_SHA384),
-            distinguished_name(issuer_name),
-            utc_time(validity.not_before),
-            utc_time(validity.not_after),
-            tlv(CONTEXT_0, &[tlv(SEQUENCE, &[crl_number])]),
-        ],
-    );
-    sign(tbs, issuer)
+    let entry = |serial: &u8| tlv(SEQUENCE, &[integer_u8(*serial), utc_time(validity.not_before)]);
+    let mut fields = vec![
+        tlv(INTEGER, &[vec![1]]),
+        hex(PSS_SHA384),
+        issuer.name(),
+        utc_time(validity.not_before),
+        utc_time(validity.not_after),
+    ];
+    // A list without entries leaves the field out (RFC 5280, 5.1.2.6).
+    if !revoked.is_empty() {
+        fields.push(tlv(SEQUENCE, &revoked.iter().map(entry).collect::<Vec<_>>()));
+    }
+    fields.push(tlv(CONTEXT_0, &[tlv(SEQUENCE, &[crl_number])]));
+    sign(tlv(SEQUENCE, &fields), key)
 }
 
 /// SEQUENCE of `tbs`, the algorithm and the signature: the frame of certificates and lists alike.
@@ -115,25 +138,31 @@ fn sign(tbs: Vec<u8>, issuer: &RsaKeyPair) -> Result<Vec<u8>, SimulatorError> {
 }
 
 /// The extensions of a VCEK in the order AMD writes them.
-fn chip_extensions(tcb: TcbVersion, chip_id: &[u8; 64], product: Product) -> Vec<u8> {
-    let spl = |last: u8, value: u8| amd_extension(&[3, last], &integer_u8(value));
-    [
-        amd_extension(&[1], &integer_u8(0)),
-        amd_extension(&[2], &tlv(IA5_STRING, &[product.as_str().into()])),
-        spl(1, tcb.bootloader),
-        spl(2, tcb.tee),
-        spl(4, 0),
-        spl(5, 0),
-        spl(6, 0),
-        spl(7, 0),
-        spl(3, tcb.snp),
-        spl(8, tcb.microcode),
-        amd_extension(&[4], chip_id),
-    ]
-    .concat()
+pub(crate) fn chip_extensions(tcb: TcbVersion, hwid: &[u8], product: Product) -> Vec<Vec<u8>> {
+    let mut extensions = tcb_extensions(tcb, product.as_str());
+    extensions.push(amd_extension(&[4], hwid));
+    extensions
 }
 
-fn amd_extension(arc: &[u8], value: &[u8]) -> Vec<u8> {
+/// The extensions that VCEK and VLEK share.
+pub(crate) fn tcb_extensions(tcb: TcbVersion, product_name: &str) -> Vec<Vec<u8>> {
+    let spl = |last: u8, value: u8| amd_extension(&[3, last], &integer_u8(value));
+    // Turin has a component more in the place of one of the reserved ones.
+    let first = tcb.fmc.map_or_else(|| spl(4, 0), |fmc| spl(9, fmc));
+    let mut extensions = vec![
+        amd_extension(&[1], &integer_u8(0)),
+        amd_extension(&[2], &tlv(IA5_STRING, &[product_name.into()])),
+        first,
+        spl(1, tcb.bootloader),
+        spl(2, tcb.tee),
+        spl(3, tcb.snp),
+    ];
+    extensions.extend([5, 6, 7].map(|last| spl(last, 0)));
+    extensions.push(spl(8, tcb.microcode));
+    extensions
+}
+
+pub(crate) fn amd_extension(arc: &[u8], value: &[u8]) -> Vec<u8> {
     extension(&[&AMD_ARC[..], arc].concat(), value)
 }
 
@@ -141,15 +170,15 @@ fn extension(oid: &[u8], value: &[u8]) -> Vec<u8> {
     tlv(SEQUENCE, &[tlv(OID, &[oid.to_vec()]), tlv(OCTET_STRING, &[value.to_vec()])])
 }
 
-/// OU, C, O and CN: the organisation is the notice.
-fn distinguished_name(common_name: &str) -> Vec<u8> {
+/// OU, O and CN.
+fn distinguished_name(organisation: &str, common_name: &str) -> Vec<u8> {
     let attribute = |arc: u8, value: &str| {
         let oid = tlv(OID, &[vec![0x55, 0x04, arc]]);
         tlv(SET, &[tlv(SEQUENCE, &[oid, tlv(UTF8_STRING, &[value.into()])])])
     };
     tlv(
         SEQUENCE,
-        &[attribute(11, "Adyton simulator"), attribute(10, SIMULATED_NOTICE), attribute(3, common_name)],
+        &[attribute(11, "Adyton simulator"), attribute(10, organisation), attribute(3, common_name)],
     )
 }
 

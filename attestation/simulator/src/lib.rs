@@ -16,6 +16,8 @@ mod launch;
 mod port;
 mod processor;
 mod setup;
+#[cfg(test)]
+mod tests;
 
 pub use adyton_attestation::SIMULATED_NOTICE;
 pub use adyton_attestation::measurement::measure_process;

@@ -26,7 +26,10 @@ pub fn serve_port(
         let mut request = [0; REQUEST_LEN_BYTES];
         match stream.read_exact(&mut request) {
             Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
+            // How a guest ends, cleanly or with an answer unread.
+            Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => {
+                return Ok(());
+            }
             Err(error) => return Err(SimulatorError::launch("read a report request")(error)),
         }
         let [PORT_VERSION, report_data @ ..] = &request else { return Ok(()) };

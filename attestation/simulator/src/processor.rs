@@ -85,6 +85,12 @@ impl Simulator {
     /// # Errors
     /// [`SimulatorError::Crypto`] if the system has no randomness.
     pub fn report(&self, context: &LaunchContext, report_data: &[u8; 64]) -> Result<Vec<u8>, SimulatorError> {
+        let mut report = self.unsigned_report(context, report_data);
+        sign(&self.chip_key, &mut report)?;
+        Ok(report)
+    }
+
+    fn unsigned_report(&self, context: &LaunchContext, report_data: &[u8; 64]) -> Vec<u8> {
         let mut report = vec![0; REPORT_LEN_BYTES];
         let tcb = TCB.to_word();
         let fields: [(usize, &[u8]); 18] = [
@@ -110,22 +116,7 @@ impl Simulator {
         for (offset, value) in fields {
             report[offset..offset + value.len()].copy_from_slice(value);
         }
-        self.sign(&mut report)?;
-        Ok(report)
-    }
-
-    /// Signs the first 0x2A0 bytes; R and S go in little-endian, 72 bytes each.
-    fn sign(&self, report: &mut [u8]) -> Result<(), SimulatorError> {
-        let signature = self
-            .chip_key
-            .sign(&SystemRandom::new(), &report[..SIGNED_LEN_BYTES])
-            .map_err(|_| SimulatorError::Crypto("sign a report"))?;
-        let (r, s) = signature.as_ref().split_at(48);
-        for (scalar, offset) in [(r, SIGNED_LEN_BYTES), (s, SIGNED_LEN_BYTES + 72)] {
-            report[offset..offset + 48].copy_from_slice(scalar);
-            report[offset..offset + 48].reverse();
-        }
-        Ok(())
+        report
     }
 
     /// The report of [`Simulator::report`] with the certificate table, as Evidence.
@@ -159,4 +150,17 @@ impl Simulator {
     pub const fn chip_id(&self) -> &[u8; 64] {
         &self.chip_id
     }
+}
+
+/// Signs the first 0x2A0 bytes of a report; R and S go in little-endian, 72 bytes each.
+pub(crate) fn sign(chip_key: &EcdsaKeyPair, report: &mut [u8]) -> Result<(), SimulatorError> {
+    let signature = chip_key
+        .sign(&SystemRandom::new(), &report[..SIGNED_LEN_BYTES])
+        .map_err(|_| SimulatorError::Crypto("sign a report"))?;
+    let (r, s) = signature.as_ref().split_at(48);
+    for (scalar, offset) in [(r, SIGNED_LEN_BYTES), (s, SIGNED_LEN_BYTES + 72)] {
+        report[offset..offset + 48].copy_from_slice(scalar);
+        report[offset..offset + 48].reverse();
+    }
+    Ok(())
 }

@@ -14,7 +14,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RsaKeyPair};
 use zeroize::Zeroizing;
 
-use crate::cert::{self, Subject, Validity};
+use crate::cert::{self, Template, Validity};
 use crate::error::SimulatorError;
 
 /// The file that verifiers name: the root certificate, DER.
@@ -29,7 +29,6 @@ const INTERMEDIATE_KEY_FILE: &str = "ask.key";
 
 const ROOT_NAME: &str = "ARK-Genoa";
 const INTERMEDIATE_NAME: &str = "SEV-Genoa";
-const CHIP_NAME: &str = "SEV-VCEK";
 
 /// As long as AMD's VCEKs; a day back, so that a verifier's clock may run a little slow.
 const LIFETIME_S: u64 = 7 * 365 * 86_400;
@@ -66,16 +65,13 @@ pub fn setup(dir: &Path, now: Time) -> Result<Setup, SimulatorError> {
         not_after: Time::from_unix_seconds(now.as_unix_seconds().saturating_add(LIFETIME_S)),
     };
     let root_key = rsa_key(&mut store, ROOT_KEY_FILE, &[ROOT_FILE, INTERMEDIATE_FILE, REVOCATION_LIST_FILE])?;
-    let root = (ROOT_NAME, &root_key);
-    store.ensure(ROOT_FILE, || {
-        cert::certificate(1, ROOT_NAME, &Subject::Authority(&root_key), root, validity)
-    })?;
+    let root = Template::authority(1, ROOT_NAME, &root_key, validity);
+    store.ensure(ROOT_FILE, || root.issue(&root, &root_key))?;
     let intermediate_key =
         rsa_key(&mut store, INTERMEDIATE_KEY_FILE, &[INTERMEDIATE_FILE, CHIP_CERTIFICATE_FILE])?;
-    store.ensure(INTERMEDIATE_FILE, || {
-        cert::certificate(2, INTERMEDIATE_NAME, &Subject::Authority(&intermediate_key), root, validity)
-    })?;
-    store.ensure(REVOCATION_LIST_FILE, || cert::revocation_list(ROOT_NAME, &root_key, validity))?;
+    let intermediate = Template::authority(2, INTERMEDIATE_NAME, &intermediate_key, validity);
+    store.ensure(INTERMEDIATE_FILE, || intermediate.issue(&root, &root_key))?;
+    store.ensure(REVOCATION_LIST_FILE, || cert::revocation_list(&root, &root_key, validity, &[]))?;
     let chip_id = store.ensure(CHIP_ID_FILE, || {
         let mut chip_id = vec![0; 64];
         SystemRandom::new().fill(&mut chip_id).map_err(|_| SimulatorError::Crypto("draw a chip id"))?;
@@ -85,10 +81,9 @@ pub fn setup(dir: &Path, now: Time) -> Result<Setup, SimulatorError> {
         chip_id.as_slice().try_into().map_err(|_| SimulatorError::KeyFile(dir.join(CHIP_ID_FILE)))?;
     let chip_key = chip_key(&mut store)?;
     store.ensure(CHIP_CERTIFICATE_FILE, || {
-        let point = chip_key.public_key().as_ref();
-        let subject = Subject::ChipKey { point, tcb: TCB, chip_id: &chip_id, product: PRODUCT };
-        // AMD gives every VCEK the serial 0.
-        cert::certificate(0, CHIP_NAME, &subject, (INTERMEDIATE_NAME, &intermediate_key), validity)
+        let extensions = cert::chip_extensions(TCB, &chip_id, PRODUCT);
+        let chip = Template::chip(chip_key.public_key().as_ref(), extensions, validity);
+        chip.issue(&intermediate, &intermediate_key)
     })?;
     Ok(if store.wrote { Setup::Made } else { Setup::AlreadyComplete })
 }
