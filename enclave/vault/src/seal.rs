@@ -436,3 +436,82 @@ fn write_error(error: io::Error, sealed_len: u64) -> SealError {
         _ => SealError::Write(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::merkle::sha256;
+
+    /// Lengths, suites, then the SHA-256 of the sealed file, its plaintext root and the hash of its fixed header, for
+    /// the inputs of protocol section 14. Computed by a separate implementation in another language.
+    const VECTORS: [(usize, Suite, &str, &str, &str); 6] = [
+        (
+            0,
+            Suite::Aes256Gcm,
+            "8ee19da331980171624dc6d1fc14d9ae552360be256a418afeaf5abfbf17c04b",
+            "c1e6a680304d4ceb64557ad16312dd5fea0c7edd52aff30ee4cc7eb3a7e1f48e",
+            "b47e50b240d7b97c17420e87446d2533e8a5b50fcd97c7f9b4aab7814288374c",
+        ),
+        (
+            0,
+            Suite::ChaCha20Poly1305,
+            "15be2418556fd313e052e2f1ce1e15e4f81cb0f669db62f2c90e56988b5cfe0b",
+            "c1e6a680304d4ceb64557ad16312dd5fea0c7edd52aff30ee4cc7eb3a7e1f48e",
+            "f3ff7f932babebdf6bc14dfee70661b757ad58ba22376b384543b1777d60974c",
+        ),
+        (
+            3,
+            Suite::Aes256Gcm,
+            "451c2750e47ac9bdf5fc90ddc1d206a98279852cc0d6bc7edda748e0ea6f1138",
+            "da1d31b4115b2ff68c477273793f119ce1bfea878964de971a069b54b32eca33",
+            "c8d56da23bc4a25f7d523baebf28164f5e8fb32b8a13973296b48be6d44edc10",
+        ),
+        (
+            3,
+            Suite::ChaCha20Poly1305,
+            "97183e6ba2496cf64dad9115a25b71912a62ad24e0cd17484ab7f09480cb5443",
+            "da1d31b4115b2ff68c477273793f119ce1bfea878964de971a069b54b32eca33",
+            "cad791a89f7acf021d81250170f6012e28d4b3ee450ee39ed52fdc7f00df45fb",
+        ),
+        (
+            3_158_073,
+            Suite::Aes256Gcm,
+            "d2e4042f39310a821d9a11c220ec6bced872669d997a9f8c6b53554f6cfb1a43",
+            "63007b09b1712d15d2a8147723f88b00b3f248ccbeb1f9650ff24acaef5b0c3d",
+            "fd81cec6f932663752856da7fe335e176447992972569e9701c612345324d9ea",
+        ),
+        (
+            3_158_073,
+            Suite::ChaCha20Poly1305,
+            "d2a36e6f3c60b09c9fe90cfb0273e16a39cbc5f16ab6c74087577a571c937ebc",
+            "63007b09b1712d15d2a8147723f88b00b3f248ccbeb1f9650ff24acaef5b0c3d",
+            "fb87e78870d26aa23706668a31553c33ed2c3ed048cff8a6498aabe3d09ea2c3",
+        ),
+    ];
+
+    #[test]
+    fn sealed_bytes_are_those_of_the_vectors() {
+        for (len, suite, sealed, root, fixed) in VECTORS {
+            let plain: Vec<u8> =
+                (0..len).map(|i| u8::try_from((i * 7 + (i >> 8) * 13) & 255).unwrap()).collect();
+            let kek = Kek::from_bytes(&mut [1; 32]);
+            let params = SealParams {
+                kek: &kek,
+                owner_id: b"owner",
+                model_name: "model",
+                counter: 7,
+                suite,
+                recipients: &[],
+                threads: None,
+            };
+            let mut out = Vec::new();
+            let file = Sealing::prepare(len as u64, &params, [3; 16], [2; 32])
+                .unwrap()
+                .run(&mut plain.as_slice(), &mut out, None, &mut |_| {})
+                .unwrap();
+            assert_eq!(hex::encode(sha256(&[&out])), sealed, "{len} bytes, {suite:?}");
+            assert_eq!(hex::encode(file.plaintext_root), root);
+            assert_eq!(hex::encode(file.fixed_header_hash), fixed);
+        }
+    }
+}
