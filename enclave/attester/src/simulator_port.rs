@@ -252,7 +252,7 @@ mod tests {
             theirs.write_all(&answer(&request[1..], b"")).unwrap();
         });
         assert!(port.attest(&[7; 64]).is_ok());
-        assert!(matches!(SimulatorPort::inherited(-1), Err(SimulatorError::Descriptor { fd: -1, .. })));
+        assert!(matches!(SimulatorPort::inherited(9999), Err(SimulatorError::Descriptor { fd: 9999, .. })));
     }
 
     #[test]
