@@ -14,6 +14,7 @@ pub mod cose;
 pub mod evidence;
 pub mod keyset;
 pub mod manifest;
+pub mod measurement;
 pub mod owner;
 pub mod policy;
 pub mod receipt;

@@ -4,13 +4,15 @@
 //! request   u8 version = 1 || report data (64)
 //! response  u8 version = 1 || u32 len || report || u32 len || certificate table          (big-endian)
 //! ```
-//! One request for each connection. The report has the SNP format and so its one length. The simulator is not trusted
-//! with our memory or our time: lengths have caps, and the whole exchange has one deadline.
+//! One exchange after the other on the stream that the simulator placed at launch. The report has the SNP format and so
+//! its one length. The simulator is not trusted with our memory or our time: lengths have caps, each exchange has one
+//! deadline, and after an exchange that broke off the stream is not used again, since nobody knows where it stands.
 
 use crate::{AttestError, Attester, MAX_CERTIFICATE_TABLE_LEN, Platform, RawEvidence, SNP_REPORT_LEN};
 use std::io::{self, Read, Write};
+use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The only version of the exchange.
@@ -22,15 +24,18 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SimulatorError {
-    /// Nobody listens.
-    #[error("nobody answers at {path}: start the simulator, or correct the path ({source})")]
-    Connect {
-        /// Path of the socket.
-        path: PathBuf,
+    /// No socket at the descriptor.
+    #[error("no simulator at descriptor {fd}: start the enclave with `adyton-simulator launch` ({source})")]
+    Descriptor {
+        /// The descriptor.
+        fd: RawFd,
         /// The system's answer.
         #[source]
         source: io::Error,
     },
+    /// An earlier exchange broke off.
+    #[error("an earlier exchange with the simulator broke off: launch the enclave again")]
+    Broken,
     /// The exchange broke off.
     #[error("the simulator broke off: {0}")]
     Io(#[source] io::Error),
@@ -50,23 +55,35 @@ pub enum SimulatorError {
         /// The one allowed length of a report, or the cap of a table.
         allowed: usize,
     },
-    /// More than one answer.
-    #[error("bytes follow the simulator's answer")]
-    Trailing,
 }
 
 /// A simulator's socket.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct SimulatorPort {
-    path: PathBuf,
+    stream: Mutex<Option<UnixStream>>,
     timeout: Duration,
 }
 
 impl SimulatorPort {
-    /// Names the socket; it is connected to for each report.
+    /// Speaks over a connected stream.
     #[must_use]
-    pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), timeout: DEFAULT_TIMEOUT }
+    pub fn new(stream: UnixStream) -> Self {
+        Self { stream: Mutex::new(Some(stream)), timeout: DEFAULT_TIMEOUT }
+    }
+
+    /// Speaks over the stream that a launcher left at descriptor `fd`.
+    ///
+    /// # Errors
+    /// [`SimulatorError::Descriptor`] if there is none.
+    pub fn inherited(fd: RawFd) -> Result<Self, SimulatorError> {
+        // A duplicate made by the kernel: taking the descriptor itself would need a promise that nobody else has it.
+        let duplicate = || -> io::Result<UnixStream> {
+            let own =
+                rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())?;
+            let flags = rustix::process::PidfdGetfdFlags::empty();
+            Ok(UnixStream::from(rustix::process::pidfd_getfd(own, fd, flags)?))
+        };
+        Ok(Self::new(duplicate().map_err(|source| SimulatorError::Descriptor { fd, source })?))
     }
 
     /// Sets the time for one whole exchange, 10 s unless said otherwise.
@@ -76,9 +93,20 @@ impl SimulatorPort {
     }
 
     fn exchange(&self, report_data: &[u8; 64]) -> Result<RawEvidence, SimulatorError> {
-        let stream = UnixStream::connect(&self.path)
-            .map_err(|source| SimulatorError::Connect { path: self.path.clone(), source })?;
+        let mut held = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
+        // Put back only after a whole exchange.
+        let stream = held.take().ok_or(SimulatorError::Broken)?;
         let mut stream = Timed { stream, deadline: Instant::now() + self.timeout };
+        let raw = self.exchange_on(&mut stream, report_data)?;
+        *held = Some(stream.stream);
+        Ok(raw)
+    }
+
+    fn exchange_on(
+        &self,
+        mut stream: &mut Timed,
+        report_data: &[u8; 64],
+    ) -> Result<RawEvidence, SimulatorError> {
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => SimulatorError::Timeout(self.timeout),
             _ => SimulatorError::Io(error),
@@ -103,11 +131,6 @@ impl SimulatorPort {
         };
         let report = field("report", SNP_REPORT_LEN, true)?;
         let certificate_table = field("certificate table", MAX_CERTIFICATE_TABLE_LEN, false)?;
-        match read_array::<1>(&mut stream) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
-            Err(error) => return Err(failed(error)),
-            Ok(_) => return Err(SimulatorError::Trailing),
-        }
         Ok(RawEvidence { platform: Platform::Simulated, report, certificate_table })
     }
 }
@@ -166,7 +189,7 @@ impl Write for Timed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::net::UnixListener;
+    use std::os::fd::AsRawFd as _;
     use std::thread;
 
     fn answer(report_data: &[u8], table: &[u8]) -> Vec<u8> {
@@ -180,45 +203,64 @@ mod tests {
         bytes
     }
 
-    /// Serves one connection: what `serve` makes of the 65 bytes of the request goes back.
-    fn ask(serve: impl FnOnce([u8; 65]) -> Vec<u8> + Send + 'static) -> Result<RawEvidence, AttestError> {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("simulator.sock");
-        let listener = UnixListener::bind(&path).unwrap();
-        let server = thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            let request = read_array(&mut stream).unwrap();
-            // The other side may hang up as soon as it has seen enough.
-            let _ = stream.write_all(&serve(request));
+    /// A port whose other end answers `times` requests with what `serve` makes of their 65 bytes.
+    fn port(times: usize, serve: impl Fn([u8; 65]) -> Vec<u8> + Send + 'static) -> SimulatorPort {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        thread::spawn(move || {
+            for _ in 0..times {
+                let Ok(request) = read_array(&mut theirs) else { return };
+                // The other side may hang up as soon as it has seen enough.
+                let _ = theirs.write_all(&serve(request));
+            }
         });
-        let result = SimulatorPort::new(path).attest(&[0x5a; 64]);
-        server.join().unwrap();
-        result
+        SimulatorPort::new(ours)
     }
 
     fn refused(bytes: Vec<u8>) -> SimulatorError {
-        match ask(move |_| bytes) {
-            Err(AttestError::Simulator(error)) => error,
+        let port = port(1, move |_| bytes.clone());
+        match port.attest(&[0x5a; 64]) {
+            Err(AttestError::Simulator(error)) => {
+                let again = port.attest(&[0x5a; 64]);
+                assert!(matches!(again, Err(AttestError::Simulator(SimulatorError::Broken))), "{again:?}");
+                error
+            }
             other => panic!("expected a refusal, got {other:?}"),
         }
     }
 
     #[test]
-    fn report_and_table_come_back_as_simulated() {
-        let evidence = ask(|request| {
+    fn one_stream_answers_again_and_again() {
+        let port = port(3, |request| {
             assert_eq!(request[0], 1);
             answer(&request[1..], b"table")
-        })
-        .unwrap();
-        assert_eq!(evidence.platform, Platform::Simulated);
-        assert_eq!(evidence.report[0x50..0x90], [0x5a; 64]);
-        assert_eq!(evidence.certificate_table, b"table");
-        assert!(ask(|request| answer(&request[1..], b"")).unwrap().certificate_table.is_empty());
+        });
+        for byte in 1..4 {
+            let evidence = port.attest(&[byte; 64]).unwrap();
+            assert_eq!(evidence.platform, Platform::Simulated);
+            assert_eq!(evidence.report[0x50..0x90], [byte; 64]);
+            assert_eq!(evidence.certificate_table, b"table");
+        }
+    }
+
+    #[test]
+    fn the_launchers_descriptor_is_found() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let port = SimulatorPort::inherited(ours.as_raw_fd()).unwrap();
+        drop(ours);
+        thread::spawn(move || {
+            let request: [u8; 65] = read_array(&mut theirs).unwrap();
+            theirs.write_all(&answer(&request[1..], b"")).unwrap();
+        });
+        assert!(port.attest(&[7; 64]).is_ok());
+        assert!(matches!(SimulatorPort::inherited(9999), Err(SimulatorError::Descriptor { fd: 9999, .. })));
     }
 
     #[test]
     fn a_report_over_other_data_is_an_error() {
-        assert!(matches!(ask(|_| answer(&[1; 64], b"")), Err(AttestError::OtherReportData)));
+        assert!(matches!(
+            port(1, |_| answer(&[1; 64], b"")).attest(&[2; 64]),
+            Err(AttestError::OtherReportData)
+        ));
     }
 
     #[test]
@@ -237,7 +279,6 @@ mod tests {
         }
         let error = refused(with(table_at, &65537u32.to_be_bytes()));
         assert!(matches!(error, SimulatorError::Length { what: "certificate table", .. }), "{error}");
-        assert!(matches!(refused([&good[..], &[0]].concat()), SimulatorError::Trailing));
         for len in [0, 1, 4, 5, 700, table_at, good.len() - 1] {
             assert!(matches!(refused(good[..len].to_vec()), SimulatorError::Io(_)), "{len} bytes");
         }
@@ -245,29 +286,22 @@ mod tests {
 
     #[test]
     fn silence_and_dripping_both_end() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("simulator.sock");
-        let listener = UnixListener::bind(&path).unwrap();
-        thread::spawn(move || {
-            let silent = listener.accept();
-            let (mut dripping, _) = listener.accept().unwrap();
-            // One byte each 20 ms never lets a single read time out.
-            for byte in answer(&[0x5a; 64], b"") {
-                if dripping.write_all(&[byte]).is_err() {
-                    break;
+        for dripping in [false, true] {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            thread::spawn(move || {
+                // One byte each 20 ms never lets a single read time out.
+                for byte in answer(&[0x5a; 64], b"") {
+                    if dripping && theirs.write_all(&[byte]).is_err() {
+                        break;
+                    }
+                    thread::sleep(Duration::from_millis(20));
                 }
-                thread::sleep(Duration::from_millis(20));
-            }
-            drop(silent);
-        });
-        let port = SimulatorPort::new(&path).with_timeout(Duration::from_millis(200));
-        for _ in 0..2 {
+            });
+            let port = SimulatorPort::new(ours).with_timeout(Duration::from_millis(200));
             let started = Instant::now();
             let result = port.attest(&[0x5a; 64]);
             assert!(matches!(result, Err(AttestError::Simulator(SimulatorError::Timeout(_)))), "{result:?}");
             assert!(started.elapsed() < Duration::from_secs(5));
         }
-        let nobody = SimulatorPort::new(directory.path().join("nobody")).attest(&[0; 64]);
-        assert!(matches!(nobody, Err(AttestError::Simulator(SimulatorError::Connect { .. }))));
     }
 }
