@@ -15,6 +15,7 @@ pub mod evidence;
 pub mod keyset;
 pub mod manifest;
 pub mod measurement;
+mod own;
 pub mod owner;
 pub mod policy;
 pub mod receipt;

@@ -5,7 +5,7 @@
 
 use ring::signature::Ed25519KeyPair;
 
-use crate::commit::{Digest, hash};
+use crate::commit::{Digest, hash, sigmsg};
 use crate::cose::{self, PublicKey, SignedError};
 use crate::wire::{self, Bytes};
 
@@ -76,6 +76,12 @@ pub fn request_hash(challenge: &[u8; 32], request: &[u8]) -> Digest {
     input.extend_from_slice(challenge);
     input.extend_from_slice(request);
     hash(&input)
+}
+
+/// What counts as the request of an answer: method, path and body, each delimited.
+#[must_use]
+pub fn request_bytes(method: &str, path: &str, body: &[u8]) -> Vec<u8> {
+    sigmsg("adyton/v1/request", &[method.as_bytes(), path.as_bytes(), body])
 }
 
 #[cfg(test)]

@@ -1,0 +1,125 @@
+//! Predictions in the Open Inference Protocol (KServe v2): JSON tensors in, JSON tensors out.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use adyton_inference::dense::Scratch;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroize as _;
+
+use crate::load::Served;
+
+/// Why a prediction is refused: an HTTP status and a fixed sentence; nothing of the request is repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refusal(pub(crate) u16, pub(crate) &'static str);
+
+#[derive(Deserialize)]
+struct InferRequest {
+    #[serde(default)]
+    id: Option<String>,
+    inputs: Vec<Input>,
+}
+
+#[derive(Deserialize)]
+struct Input {
+    shape: Vec<usize>,
+    datatype: String,
+    data: Vec<Option<f32>>,
+}
+
+#[derive(Serialize)]
+struct InferResponse<'a> {
+    model_name: &'a str,
+    model_version: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    outputs: [Output<'a>; 1],
+}
+
+#[derive(Serialize)]
+struct Output<'a> {
+    name: &'static str,
+    shape: [usize; 2],
+    datatype: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters: Option<Labels<'a>>,
+    data: &'a [f32],
+}
+
+#[derive(Serialize)]
+struct Labels<'a> {
+    labels: &'a [String],
+}
+
+/// The metadata of the model, as `GET /v2/models/{name}` answers it.
+pub(crate) fn metadata(served: &Served) -> serde_json::Value {
+    serde_json::json!({
+        "name": served.description.model_name,
+        "versions": [served.description.version],
+        "platform": "adyton_dense",
+        "inputs": [{"name": "features", "datatype": "FP32", "shape": [-1, served.network.inputs()],
+                    "parameters": {"names": served.feature_names}}],
+        "outputs": [{"name": "outputs", "datatype": "FP32", "shape": [-1, served.network.outputs()],
+                     "parameters": {"labels": served.labels}}],
+    })
+}
+
+thread_local! {
+    /// Working memory of the computing threads, wiped after each use.
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Computes one request. Runs on a thread that may be busy for long.
+pub(crate) fn infer(served: &Arc<Served>, body: &[u8], max_rows: usize) -> Result<Vec<u8>, Refusal> {
+    let malformed =
+        Refusal(400, "the request is not an inference request with one FP32 input [rows, features]");
+    let mut request: InferRequest = serde_json::from_slice(body).map_err(|_| malformed)?;
+    let [input] = request.inputs.as_mut_slice() else { return Err(malformed) };
+    let [rows, features] = *input.shape.as_slice() else { return Err(malformed) };
+    if input.datatype != "FP32" || rows.checked_mul(features) != Some(input.data.len()) {
+        return Err(malformed);
+    }
+    if features != served.network.inputs() {
+        return Err(Refusal(400, "the rows do not have as many features as the model has inputs"));
+    }
+    if rows == 0 || rows > max_rows {
+        return Err(Refusal(413, "the number of rows is not within the limits of this service"));
+    }
+    // `null` is a missing value: NaN, which only a model that imputes accepts.
+    let mut values: Vec<f32> = input.data.iter().map(|value| value.unwrap_or(f32::NAN)).collect();
+    input.data.iter_mut().for_each(|value| *value = None);
+    let result = compute(served, rows, &values, request.id.take());
+    values.zeroize();
+    result
+}
+
+fn compute(served: &Served, rows: usize, values: &[f32], id: Option<String>) -> Result<Vec<u8>, Refusal> {
+    let network = &served.network;
+    network
+        .verify_rows(values)
+        .map_err(|_| Refusal(400, "a value is infinite, or missing where the model does not fill it in"))?;
+    let mut outputs = vec![0.0; rows * network.outputs()];
+    let computed = SCRATCH.with_borrow_mut(|scratch| {
+        let computed = network.forward(values, rows, &mut outputs, scratch);
+        scratch.wipe();
+        computed
+    });
+    computed.map_err(|_| Refusal(500, "internal error"))?;
+    let labels = (!served.labels.is_empty()).then_some(Labels { labels: &served.labels });
+    let output = Output {
+        name: "outputs",
+        shape: [rows, network.outputs()],
+        datatype: "FP32",
+        parameters: labels,
+        data: &outputs,
+    };
+    let response = InferResponse {
+        model_name: &served.description.model_name,
+        model_version: &served.description.version,
+        id,
+        outputs: [output],
+    };
+    let encoded = serde_json::to_vec(&response).map_err(|_| Refusal(500, "internal error"));
+    outputs.zeroize();
+    encoded
+}

@@ -1,0 +1,96 @@
+//! From a released key to a model that answers: names, sealed file, plaintext root, network.
+
+use std::net::SocketAddr;
+
+use adyton_attestation::commit::Digest;
+use adyton_attestation::manifest::{Description, Manifest, VerifiedManifest};
+use adyton_inference::dense::Network;
+use adyton_model::dense::DenseModel;
+use adyton_vault::hidden::open_hidden;
+use adyton_vault::{FileClaims, Header, Kek, Opener, model_binding};
+
+use crate::EnclaveError;
+use crate::fetch::{self, BlockingBody};
+
+/// A model that was proven to be the manifest's.
+pub(crate) struct Served {
+    pub(crate) description: Description,
+    pub(crate) manifest_id: Digest,
+    pub(crate) network: Network,
+    pub(crate) feature_names: Vec<String>,
+    pub(crate) labels: Vec<String>,
+}
+
+/// A sealed file whose header the key opens; its chunks are still to come.
+pub(crate) struct Prepared {
+    description: Description,
+    opener: Opener,
+    body: BlockingBody,
+}
+
+/// Shows that `kek` is the manifest's key: it opens the hidden description and the header of the sealed file.
+pub(crate) async fn prepare(
+    files: SocketAddr,
+    manifest: &VerifiedManifest,
+    kek: Kek,
+) -> Result<Prepared, EnclaveError> {
+    let [file] = manifest.manifest().files.as_slice() else {
+        return Err(EnclaveError::Unservable("a dense model has exactly one file"));
+    };
+    let description = describe(&kek, manifest.manifest())?;
+    let mut body = fetch::sealed_file(files, &file.file_id).await?;
+    let manifest = manifest.manifest().clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        let file = &manifest.files[0];
+        let claims = FileClaims {
+            file_id: file.file_id,
+            plaintext_len: file.plaintext_len,
+            plaintext_root: file.plaintext_root,
+            fixed_header_hash: file.fixed_header_hash,
+            owner_id: description.owner_id.as_bytes(),
+            model_name: &description.model_name,
+            counter: manifest.counter,
+        };
+        let header = Header::read(&mut body).map_err(adyton_vault::OpenError::from)?;
+        let opener = Opener::new(&header, &kek, &claims)?;
+        Ok(Prepared { description, opener, body })
+    });
+    opened.await.map_err(std::io::Error::other)?
+}
+
+fn describe(kek: &Kek, manifest: &Manifest) -> Result<Description, EnclaveError> {
+    let hidden = open_hidden(kek, &manifest.model_binding, &manifest.hidden)?;
+    let description = Description::decode(&hidden)
+        .map_err(|_| EnclaveError::Unservable("its hidden description is malformed"))?;
+    let binding = model_binding(description.owner_id.as_bytes(), &description.model_name, manifest.counter);
+    if binding == manifest.model_binding {
+        Ok(description)
+    } else {
+        Err(EnclaveError::Unservable("its hidden description is another model's"))
+    }
+}
+
+impl Prepared {
+    /// Decrypts and verifies every chunk, then builds the network; the plaintext file is wiped before this returns.
+    pub(crate) async fn load(mut self, manifest_id: Digest) -> Result<Served, EnclaveError> {
+        let loaded = tokio::task::spawn_blocking(move || {
+            let plaintext = self.opener.open_stream(&mut self.body, None, &mut |_| ())?;
+            tracing::info!(
+                bytes = plaintext.expose().len(),
+                locked = plaintext.is_locked(),
+                "sealed model opened and verified"
+            );
+            let model = DenseModel::from_bytes(plaintext.expose())?;
+            let network = Network::new(&model)?;
+            let names = model.names();
+            Ok(Served {
+                description: self.description,
+                manifest_id,
+                network,
+                feature_names: names.features.clone(),
+                labels: names.labels.clone(),
+            })
+        });
+        loaded.await.map_err(std::io::Error::other)?
+    }
+}

@@ -1,0 +1,240 @@
+//! The TLS port and what is answered on it.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use adyton_attestation::SIMULATED_NOTICE;
+use adyton_attestation::receipt::request_bytes;
+use adyton_attestation::release::MAX_MESSAGE_LEN;
+use adyton_attestation::session::MAX_HELLO_LEN;
+use adyton_channel::http::{ServerStream, accept, read_body, serving};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use futures_util::stream;
+use http_body_util::StreamBody;
+use hyper::body::{Body, Bytes, Frame, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::EnclaveError;
+use crate::api::{Refusal, infer, metadata};
+use crate::document::Release;
+use crate::enclave::Shared;
+use crate::session::{AttestRefusal, Session};
+
+const ATTEST_PATH: &str = "/.well-known/adyton/attest";
+const RELEASE_PATH: &str = "/.well-known/adyton/release/";
+/// Name of the trailer that carries the receipt.
+const RECEIPT_TRAILER: &str = "adyton-receipt";
+const MAX_STREAMS: u32 = 64;
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// A caller that has not attested by then holds no slot.
+const ATTEST_DEADLINE: Duration = Duration::from_secs(20);
+/// What open requests get when the enclave stops.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Serves connections until `over`.
+pub(crate) async fn run(
+    listener: &TcpListener,
+    shared: Arc<Shared>,
+    over: CancellationToken,
+) -> Result<(), EnclaveError> {
+    let (tls, spki) = serving(&shared.keys.tls)?;
+    let slots = Arc::new(Semaphore::new(shared.document.limits.max_connections));
+    let mut open = JoinSet::new();
+    loop {
+        let Ok(slot) = slots.clone().acquire_owned().await else { break };
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
+            () = over.cancelled() => break,
+        };
+        while open.try_join_next().is_some() {}
+        let (shared, tls, over) = (shared.clone(), tls.clone(), over.clone());
+        open.spawn(async move {
+            // Who does not shake hands is noise of the network; there is nothing to tell anybody.
+            if let Ok((stream, connection)) = accept(stream, tls, spki).await {
+                converse(stream, Arc::new(Session::new(shared, connection)), over).await;
+            }
+            drop(slot);
+        });
+    }
+    let finished = async { while open.join_next().await.is_some() {} };
+    // What is still open after this is dropped, and with it closed.
+    let _ = tokio::time::timeout(GRACE, finished).await;
+    Ok(())
+}
+
+async fn converse(stream: ServerStream, session: Arc<Session>, over: CancellationToken) {
+    let for_service = session.clone();
+    let service = service_fn(move |request| {
+        let session = for_service.clone();
+        async move { Ok::<_, Infallible>(answer(request, session).await) }
+    });
+    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    builder.timer(TokioTimer::new()).keep_alive_interval(PING_INTERVAL).max_concurrent_streams(MAX_STREAMS);
+    let serving = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(serving);
+    let attested_in_time = async {
+        tokio::time::sleep(ATTEST_DEADLINE).await;
+        if session.is_attested().await {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        // A peer that goes away has nothing to be told.
+        _ = &mut serving => return,
+        () = attested_in_time => (),
+        () = over.cancelled() => (),
+    }
+    serving.as_mut().graceful_shutdown();
+    let _ = tokio::time::timeout(GRACE, serving).await;
+}
+
+type FrameStream = stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, Infallible>>>;
+type Answer = Response<StreamBody<FrameStream>>;
+
+async fn answer(request: Request<Incoming>, session: Arc<Session>) -> Answer {
+    let simulated = session.shared.simulated;
+    let mut answer = route(request, session).await;
+    if simulated {
+        answer.headers_mut().insert("adyton-warning", HeaderValue::from_static(SIMULATED_NOTICE));
+    }
+    answer
+}
+
+async fn route(request: Request<Incoming>, session: Arc<Session>) -> Answer {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path();
+    if parts.method == Method::POST && path == ATTEST_PATH {
+        return attest(body, &session).await;
+    }
+    if !session.is_attested().await {
+        return refuse(Refusal(403, "attest first: POST /.well-known/adyton/attest"));
+    }
+    if let Some(verb) = path.strip_prefix(RELEASE_PATH).filter(|_| parts.method == Method::POST) {
+        return push(verb, body, &session).await;
+    }
+    match (&parts.method, path) {
+        (&Method::GET, "/v2/health/live") => json(StatusCode::OK, r#"{"live":true}"#),
+        (&Method::GET, "/v2/health/ready") => match session.shared.model() {
+            Some(_) => json(StatusCode::OK, r#"{"ready":true}"#),
+            None => json(StatusCode::SERVICE_UNAVAILABLE, r#"{"ready":false}"#),
+        },
+        _ => model(&parts.method, path, body, session).await,
+    }
+}
+
+async fn attest(body: impl Body<Error = hyper::Error>, session: &Session) -> Answer {
+    let Ok((message, _)) = read_body(body, MAX_HELLO_LEN).await else {
+        return refuse(Refusal(400, "the attestation request is too long or was cut off"));
+    };
+    match session.attest(&message).await {
+        Ok(answer) => bytes(StatusCode::OK, "application/cbor", answer, None),
+        Err(AttestRefusal::Malformed) => refuse(Refusal(400, "the attestation request is malformed")),
+        Err(AttestRefusal::TooMany) => {
+            refuse(Refusal(429, "too many attestations on one connection; open another"))
+        }
+        Err(AttestRefusal::WrongModel) => refuse(Refusal(404, "another model is served here")),
+        Err(AttestRefusal::OtherPlatform) => {
+            refuse(Refusal(406, "evidence of another platform is given here"))
+        }
+        Err(AttestRefusal::Failed) => refuse(Refusal(503, "the platform gives no evidence at the moment")),
+    }
+}
+
+async fn push(verb: &str, body: Incoming, session: &Session) -> Answer {
+    if !matches!(session.shared.document.release, Release::Push {}) {
+        return refuse(Refusal(409, "this enclave gets its key from a broker"));
+    }
+    let Ok((message, _)) = read_body(body, MAX_MESSAGE_LEN).await else {
+        return refuse(Refusal(400, "the message is too long or was cut off"));
+    };
+    match session.push(verb, &message).await {
+        Ok(reply) => bytes(StatusCode::OK, "application/cbor", reply, None),
+        Err(error) => {
+            tracing::warn!("a pushed key was not taken: {error}");
+            refuse(Refusal(400, "the release was refused; the enclave's console says why"))
+        }
+    }
+}
+
+async fn model(method: &Method, path: &str, body: Incoming, session: Arc<Session>) -> Answer {
+    let Some(served) = session.shared.model() else {
+        return refuse(Refusal(503, "no model is released to this enclave (yet)"));
+    };
+    let name = path.strip_prefix("/v2/models/");
+    let (name, verb) = match name.and_then(|rest| rest.rsplit_once('/')) {
+        Some((name, verb)) => (Some(name), verb),
+        None => (name, ""),
+    };
+    if name != Some(served.description.model_name.as_str()) {
+        return refuse(Refusal(404, "there is no such path or model here"));
+    }
+    match (method, verb) {
+        (&Method::GET, "") => json(StatusCode::OK, metadata(&served).to_string()),
+        (&Method::GET, "ready") => json(StatusCode::OK, r#"{"ready":true}"#),
+        (&Method::POST, "infer") => {
+            let limits = session.shared.document.limits;
+            let Ok((message, _)) = read_body(body, limits.max_request_bytes).await else {
+                return refuse(Refusal(
+                    413,
+                    "the request is longer than this service allows, or was cut off",
+                ));
+            };
+            let Ok(permit) = session.shared.parallel.acquire().await else {
+                return refuse(Refusal(503, "the enclave is stopping"));
+            };
+            let (for_thread, served_there) = (message.clone(), served.clone());
+            let computed =
+                tokio::task::spawn_blocking(move || infer(&served_there, &for_thread, limits.max_rows)).await;
+            drop(permit);
+            match computed {
+                Ok(Ok(response)) => {
+                    let request = request_bytes(method.as_str(), path, &message);
+                    let receipt = session.receipt(&served, &request, &response).await;
+                    bytes(StatusCode::OK, "application/json", response, receipt)
+                }
+                Ok(Err(refusal)) => refuse(refusal),
+                Err(_) => refuse(Refusal(500, "internal error")),
+            }
+        }
+        _ => refuse(Refusal(404, "there is no such path or model here")),
+    }
+}
+
+fn json(status: StatusCode, text: impl Into<String>) -> Answer {
+    bytes(status, "application/json", text.into().into_bytes(), None)
+}
+
+fn refuse(Refusal(status, sentence): Refusal) -> Answer {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    json(status, serde_json::json!({ "error": sentence }).to_string())
+}
+
+/// A whole answer; the receipt, if any, follows the body as the last frame.
+fn bytes(status: StatusCode, kind: &'static str, body: Vec<u8>, receipt: Option<Vec<u8>>) -> Answer {
+    let mut frames = vec![Ok(Frame::data(Bytes::from(body)))];
+    if let Some(value) = receipt.and_then(|receipt| HeaderValue::try_from(BASE64.encode(receipt)).ok()) {
+        let mut trailers = HeaderMap::new();
+        trailers.insert(RECEIPT_TRAILER, value);
+        frames.push(Ok(Frame::trailers(trailers)));
+    }
+    let mut response = Response::new(StreamBody::new(stream::iter(frames)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
