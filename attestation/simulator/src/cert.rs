@@ -37,14 +37,14 @@ const BASIC_CONSTRAINTS_CA: &str = "300f0603551d130101ff040530030101ff";
 const AMD_ARC: [u8; 8] = [0x2b, 0x06, 0x01, 0x04, 0x01, 0x9c, 0x78, 0x01];
 
 /// The first and last moment of a certificate.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub(crate) struct Validity {
     pub(crate) not_before: Time,
     pub(crate) not_after: Time,
 }
 
 /// A certificate to be issued.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Template {
     pub(crate) serial: u8,
     pub(crate) organisation: String,
