@@ -225,6 +225,9 @@ pub(super) fn provider_keys(vendor: &Vendor) {
     // An allow-list of chips cannot be met by a masked chip.
     let allowlist = Policy::vendor().chip_allowlist([digest(&SHA256, &[0; 64]).as_ref().try_into().unwrap()]);
     provider(csp).refused(&allowlist, Reason::ChipAllowlist);
+    // An intermediate in the place of the other kind is found, and is what its names say it is.
+    provider(csp).tamper(|_, e| e.ask = e.asvk.take()).accepted(&policy);
+    vendor.case().tamper(|_, e| e.asvk = e.ask.take()).accepted(&policy);
     // Version 2 with a masked chip: which product signed is unknowable.
     provider(csp)
         .field(0x000, &[2])
