@@ -306,6 +306,15 @@ mod tests {
     }
 
     #[test]
+    fn only_version_3_is_read() {
+        let version = [0xa0, 3, 2, 1, 2];
+        let at = ARK.windows(5).position(|window| window == version).unwrap();
+        let mut der = ARK.to_vec();
+        der[at + 4] = 1;
+        assert!(Certificate::parse("ARK", &der).unwrap_err().detail.contains("v3"));
+    }
+
+    #[test]
     fn an_authority_is_no_leaf() {
         let certificate = Certificate::parse("ARK", ARK).unwrap();
         assert!(certificate.refuse_unless_leaf("ARK").is_err());

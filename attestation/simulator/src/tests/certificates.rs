@@ -6,8 +6,11 @@ use adyton_attestation::{
 };
 use ring::digest::{SHA256, digest};
 
-use super::vendor::{Chain, NOW, VALIDITY, Vendor, at};
-use crate::cert::{Template, Validity, amd_extension, chip_extensions, revocation_list, tcb_extensions};
+use super::vendor::{Chain, NOW, SECOND_AGO, VALIDITY, Vendor, at};
+use crate::cert::{
+    CONTEXT_0, INTEGER, PSS_SHA384, SEQUENCE, Template, Validity, amd_extension, chip_extensions, extension,
+    hex, revocation_list, sign, tcb_extensions, tlv, utc_time,
+};
 use crate::setup::{PRODUCT, TCB};
 
 pub(super) fn flawed_chains(vendor: &Vendor, policy: &Policy) {
@@ -31,11 +34,11 @@ pub(super) fn flawed_chains(vendor: &Vendor, policy: &Policy) {
     vendor.case().chain(|chain| chain.root.extensions[1] = path_len_0.into()).refused(policy, Reason::Chain);
     vendor.case().chain(|chain| chain.intermediate.extensions[1] = path_len_0.into()).accepted(policy);
     // A critical extension nobody knows, an extension twice, a leaf that is a CA.
-    let critical = [0x30, 0x0d, 0x06, 3, 0x55, 0x1d, 0x7f, 0x01, 1, 0xff, 0x04, 3, 0x02, 1, 0];
+    let critical = critical_extension();
     for place in Chain::PLACES {
         vendor
             .case()
-            .chain(|chain| place(chain).extensions.push(critical.into()))
+            .chain(|chain| place(chain).extensions.push(critical.clone()))
             .refused(policy, Reason::Chain);
         vendor
             .case()
@@ -66,6 +69,9 @@ pub(super) fn flawed_chains(vendor: &Vendor, policy: &Policy) {
             .chain(|chain| place(chain).validity.not_before = in_a_second)
             .refused(policy, Reason::NotYetValid);
     }
+    // A malformed extension that is understood must not be skipped.
+    let malformed = extension(&[0x55, 0x1d, 0x13], &[0x30, 1]);
+    vendor.case().chain(|chain| chain.leaf.extensions.push(malformed)).refused(policy, Reason::Chain);
     // Signatures and encodings of what is already issued.
     let tamper = |tamper, reason| vendor.case().tamper(tamper).refused(policy, reason);
     tamper(|_, e| flip_last(e.vcek.as_mut()), Reason::Chain);
@@ -84,6 +90,36 @@ pub(super) fn flawed_chains(vendor: &Vendor, policy: &Policy) {
         Evidence::snp_from_parts(&vendor.case().report, vendor.simulator.certificate_table()).unwrap();
     let refusal = evidence.verify(&TrustAnchors::pinned(), &Endorsements::default(), NOW).unwrap_err();
     assert_eq!(refusal.reason, Reason::UntrustedRoot);
+}
+
+/// Certificates that do not belong together.
+pub(super) fn misfit_certificates(vendor: &Vendor) {
+    // The right key under the wrong name, an algorithm that differs outside the signed part, a short key.
+    let [root, ask, vcek] = vendor.honest();
+    let refused = |certificates| {
+        assert_eq!(vendor.verify(certificates, vec![]).unwrap_err().reason, Reason::Chain);
+    };
+    let other_name = Template { organisation: "Another".into(), ..vendor.chain.intermediate.clone() };
+    let misnamed = vendor.chain.leaf.issue(&other_name, &vendor.intermediate_key).unwrap();
+    refused([root.clone(), ask.clone(), misnamed]);
+    refused([root.clone(), ask.clone(), with_trailer_field(&vcek)]);
+    refused([root.clone(), with_trailer_field(&ask), vcek]);
+    let short = aws_lc_rs::rsa::KeyPair::generate(aws_lc_rs::rsa::KeySize::Rsa2048).unwrap();
+    let pkcs8: aws_lc_rs::encoding::Pkcs8V1Der<'_> = aws_lc_rs::encoding::AsDer::as_der(&short).unwrap();
+    let short = ring::signature::RsaKeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
+    let mut intermediate = Template::authority(2, "SEV-Genoa", &short, VALIDITY);
+    intermediate.organisation.clone_from(&vendor.chain.root.organisation);
+    let ask = intermediate.issue(&vendor.chain.root, &vendor.root_key).unwrap();
+    let vcek = vendor.chain.leaf.issue(&intermediate, &short).unwrap();
+    refused([root.clone(), ask, vcek]);
+    // Two roots: the caller's and another beside the report.
+    let [_, ask, vcek] = vendor.honest();
+    let other_root = vendor.chain.root.issue(&vendor.chain.root, &vendor.root_key).unwrap();
+    let table = encode_certificate_table(&other_root, &ask, &vcek, None);
+    let evidence = Evidence::snp_from_parts(&vendor.case().report, &table).unwrap();
+    let anchors = TrustAnchors::dangerous_root(&root).unwrap();
+    let refusal = evidence.verify(&anchors, &Endorsements { ark: Some(root), ..Default::default() }, NOW);
+    assert_eq!(refusal.unwrap_err().reason, Reason::UntrustedRoot);
 }
 
 fn flip_last(der: Option<&mut Vec<u8>>) {
@@ -117,6 +153,10 @@ pub(super) fn flawed_chip_certificates(vendor: &Vendor, policy: &Policy) {
     };
     vendor.case().extensions(replaced(Some(ucode))).refused(policy, Reason::TcbBinding);
     vendor.case().extensions(replaced(None)).refused(policy, Reason::TcbBinding);
+    let mut reserved = with(TCB, chip_id);
+    let spl4 = reserved.iter().position(|ext| *ext == amd_extension(&[3, 4], &[2, 1, 0])).unwrap();
+    reserved[spl4] = amd_extension(&[3, 4], &[2, 1, 1]);
+    vendor.case().extensions(reserved).refused(policy, Reason::TcbBinding);
     // The chip.
     let mut other_chip = *chip_id;
     other_chip[63] ^= 1;
@@ -177,18 +217,62 @@ pub(super) fn revocation(vendor: &Vendor, standard: &Policy) {
     tamper(|_, e| e.crls.first_mut().unwrap().push(0));
     let foreign = Template { common_name: "ARK-Other".into(), ..vendor.chain.root.clone() };
     let foreign = revocation_list(&foreign, &vendor.root_key, VALIDITY, &[2]).unwrap();
-    let judge = |crls: Vec<Vec<u8>>| {
-        let root = vendor.chain.root.issue(&vendor.chain.root, &vendor.root_key).unwrap();
-        let ask = vendor.chain.intermediate.issue(&vendor.chain.root, &vendor.root_key).unwrap();
-        let vcek = vendor.chain.leaf.issue(&vendor.chain.intermediate, &vendor.intermediate_key).unwrap();
-        let table = encode_certificate_table(&root, &ask, &vcek, None);
-        let evidence = Evidence::snp_from_parts(&vendor.case().report, &table).unwrap();
-        let anchors = TrustAnchors::dangerous_root(&root).unwrap();
-        evidence.verify(&anchors, &Endorsements { crls, ..Default::default() }, NOW)
-    };
+    let judge = |crls| vendor.verify(vendor.honest(), crls);
     let own = revocation_list(&vendor.chain.root, &vendor.root_key, VALIDITY, &[]).unwrap();
     assert!(judge(vec![foreign.clone(), own]).is_ok());
     assert_eq!(judge(vec![foreign]).unwrap_err().reason, Reason::CrlSignature);
+    // Of two lists the newer counts, in whichever order they come.
+    let list = |validity| revocation_list(&vendor.chain.root, &vendor.root_key, validity, &[]).unwrap();
+    let old = list(Validity { not_before: at(-2), not_after: SECOND_AGO });
+    for crls in [[list(VALIDITY), old.clone()], [old.clone(), list(VALIDITY)]] {
+        assert!(judge(crls.into()).is_ok());
+    }
+    assert_eq!(judge(vec![old]).unwrap_err().reason, Reason::CrlStale);
+    // Critical extensions of the list and of an entry, and an algorithm that differs outside the signed part.
+    let unknown = extension(&[0x55, 0x1d, 0x7f], &tlv(INTEGER, &[vec![0]]));
+    let critical = critical_extension();
+    for (extensions, entry, good) in
+        [(&unknown, &unknown, true), (&critical, &unknown, false), (&unknown, &critical, false)]
+    {
+        let entry_extensions = tlv(SEQUENCE, std::slice::from_ref(entry));
+        let entry = tlv(SEQUENCE, &[tlv(INTEGER, &[vec![99]]), utc_time(at(-1)), entry_extensions]);
+        let tbs = tlv(
+            SEQUENCE,
+            &[
+                tlv(INTEGER, &[vec![1]]),
+                hex(PSS_SHA384),
+                vendor.chain.root.name(),
+                utc_time(at(-1)),
+                utc_time(at(1)),
+                tlv(SEQUENCE, &[entry]),
+                tlv(CONTEXT_0, &[tlv(SEQUENCE, std::slice::from_ref(extensions))]),
+            ],
+        );
+        let outcome = judge(vec![sign(tbs, &vendor.root_key).unwrap()]).map_err(|refusal| refusal.reason);
+        assert_eq!(outcome.is_ok(), good);
+        assert!(good || outcome.unwrap_err() == Reason::CrlSignature);
+    }
+    let refusal = judge(vec![with_trailer_field(&list(VALIDITY))]).unwrap_err();
+    assert_eq!(refusal.reason, Reason::CrlSignature);
+}
+
+/// A critical extension that nobody knows.
+fn critical_extension() -> Vec<u8> {
+    vec![0x30, 0x0d, 0x06, 3, 0x55, 0x1d, 0x7f, 0x01, 1, 0xff, 0x04, 3, 0x02, 1, 0]
+}
+
+/// The same signed object with the outer algorithm in its other spelling, which is not part of what is signed.
+fn with_trailer_field(der: &[u8]) -> Vec<u8> {
+    const SIGNATURE_LEN: usize = 4 + 1 + 512;
+    let algorithm = hex(PSS_SHA384);
+    let (head, signature) = der.split_at(der.len() - SIGNATURE_LEN);
+    let (head, _) = head.split_at(head.len() - algorithm.len());
+    let mut spelt_out = algorithm;
+    spelt_out.extend([0xa3, 3, 2, 1, 1]);
+    for length in [1, 14] {
+        spelt_out[length] += 5;
+    }
+    tlv(SEQUENCE, &[head[4..].to_vec(), spelt_out, signature.to_vec()])
 }
 
 /// VLEK: a provider's key under an ASVK, for reports without a chip.
@@ -211,6 +295,9 @@ pub(super) fn provider_keys(vendor: &Vendor) {
     provider(csp)
         .chain(|chain| chain.intermediate.common_name = "SEV-Genoa".into())
         .refused(&policy, Reason::Chain);
+    provider(csp)
+        .chain(|chain| chain.leaf.extensions.push(amd_extension(&[4], vendor.simulator.chip_id())))
+        .refused(&policy, Reason::Hwid);
     // The key that signed is named in the report and must be of the kind supplied.
     provider(csp).field(0x048, &[0]).refused(&policy, Reason::SigningKey);
     vendor.case().field(0x048, &[1 << 2]).refused(&policy, Reason::SigningKey);
@@ -260,6 +347,11 @@ pub(super) fn turin(vendor: &Vendor) {
     turin(chip_extensions(tcb, &[hwid, [0; 8]].concat(), Product::Turin)).refused(&policy, Reason::Hwid);
     turin(extensions(tcb)).field(0x1a8, &[1]).refused(&policy, Reason::Hwid);
     turin(extensions(tcb)).field(0x038 + 5, &[1]).refused(&policy, Reason::Reserved);
+    turin(extensions(tcb))
+        .field(0x000, &[2])
+        .field(0x188, &[0; 3])
+        .field(0x1f8, &[0; 16])
+        .refused(&policy, Reason::Product);
     // The standard policy asks for IOMMU write safety there, and nowhere else.
     let chip_id = turin(extensions(tcb)).report[0x1a0..0x1e0].to_vec();
     let chip: [u8; 32] = digest(&SHA256, &chip_id).as_ref().try_into().unwrap();

@@ -24,6 +24,7 @@ fn every_flaw_is_refused_for_its_own_reason() {
     assert_eq!(report.measurement(), vendor.context.measurement);
     assert!(matches!(report.revocation(), Revocation::Fresh { .. }));
     certificates::flawed_chains(&vendor, &standard);
+    certificates::misfit_certificates(&vendor);
     certificates::flawed_chip_certificates(&vendor, &standard);
     certificates::revocation(&vendor, &standard);
     certificates::provider_keys(&vendor);

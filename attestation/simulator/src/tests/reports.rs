@@ -74,6 +74,8 @@ pub(super) fn unwelcome_reports(vendor: &Vendor, standard: &Policy) {
     only_standard(0x1f0, &lower.to_word(), Reason::TcbMinimum);
     only_standard(0x1e0, &lower.to_word(), Reason::ProvisionalFirmware);
     only_standard(0x1ed, &[57], Reason::ProvisionalFirmware);
+    let higher = TcbVersion { snp: TCB.snp + 1, ..TCB };
+    only_standard(0x1f0, &higher.to_word(), Reason::ProvisionalFirmware);
     let older = || {
         let extensions = chip_extensions(lower, vendor.simulator.chip_id(), PRODUCT);
         vendor.case().field(0x180, &lower.to_word()).extensions(extensions)
@@ -102,6 +104,10 @@ pub(super) fn unwelcome_reports(vendor: &Vendor, standard: &Policy) {
     vendor.case().refused(&Policy::vendor().id_key_digests([[1; 48]]), Reason::IdKey);
     vendor.case().refused(&Policy::vendor().author_key_digests([[1; 48]]), Reason::IdKey);
     vendor.case().field(0x050, &[1]).refused(&Policy::vendor(), Reason::ReportData);
+    // An author key digest counts only where AUTHOR_KEY_EN says so.
+    let author = Policy::vendor().author_key_digests([[7; 48]]);
+    vendor.case().field(0x110, &[7; 48]).refused(&author, Reason::IdKey);
+    vendor.case().field(0x110, &[7; 48]).field(0x048, &[1]).accepted(&author);
 
     // Several violations are all listed.
     let refusal = vendor.case().field(0x00a, &[0b1111]).field(0x030, &[2]).judge(standard).unwrap_err();

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use adyton_attestation::{
-    Claims, Endorsements, Evidence, Policy, Reason, Rejected, StepResult, Time, TrustAnchors, VerifiedReport,
+    Authentic, Claims, Endorsements, Evidence, Policy, Reason, Rejected, StepResult, Time, TrustAnchors,
+    VerifiedReport,
 };
 use ring::digest::{SHA256, digest};
 use ring::signature::{EcdsaKeyPair, KeyPair as _, RsaKeyPair};
@@ -85,6 +86,24 @@ impl Vendor {
     pub(super) fn case(&self) -> Case<'_> {
         let report = self.simulator.report(&self.context, &REPORT_DATA).unwrap();
         Case { vendor: self, chain: self.chain.clone(), report, tamper: |_, _| {} }
+    }
+
+    /// An honest root, intermediate and leaf.
+    pub(super) fn honest(&self) -> [Vec<u8>; 3] {
+        let (_, made) = self.case().made();
+        [made.ark, made.ask, made.vcek].map(Option::unwrap)
+    }
+
+    /// The honest report under these certificates.
+    pub(super) fn verify(
+        &self,
+        [root, ask, vcek]: [Vec<u8>; 3],
+        crls: Vec<Vec<u8>>,
+    ) -> Result<Authentic, Rejected> {
+        let anchors = TrustAnchors::dangerous_root(&root)?;
+        let endorsements =
+            Endorsements { ark: Some(root), ask: Some(ask), vcek: Some(vcek), crls, ..Default::default() };
+        Evidence::snp_from_parts(&self.case().report, &[])?.verify(&anchors, &endorsements, NOW)
     }
 
     /// The policy that names this vendor's guest and chip.
