@@ -7,6 +7,7 @@
 //! Key exchange is the hybrid `X25519MLKEM768` first and `X25519` second; see [`hybrid`].
 #![forbid(unsafe_code)]
 
+pub mod http;
 pub mod hybrid;
 mod tls;
 

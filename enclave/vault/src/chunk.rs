@@ -1,7 +1,7 @@
 //! One chunk of a sealed file: how it is cut, encrypted and authenticated.
 //!
 //! Chunk `i` of a file is encrypted with
-//! - the key of its segment (see [`crate::keys`]),
+//! - the key of segment `i >> 16`, expanded from the file's own key (see `keys.rs`),
 //! - nonce `u32(0) || u64(i)`, never used twice because every file has its own keys,
 //! - AAD `lp("adyton/v1/seal/chunk") || file_id || u64(i) || u8(i == last) || u32(len)`.
 //!

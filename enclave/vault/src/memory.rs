@@ -52,9 +52,15 @@ impl Plaintext {
     }
 }
 
+impl Zeroize for Plaintext {
+    fn zeroize(&mut self) {
+        self.map.zeroize();
+    }
+}
+
 impl Drop for Plaintext {
     fn drop(&mut self) {
-        self.map.zeroize();
+        self.zeroize();
     }
 }
 
@@ -91,6 +97,14 @@ mod tests {
         for flag in ["dd", "dc"] {
             assert!(flags.split_whitespace().any(|f| f == flag), "{flag} is missing in {flags}");
         }
+    }
+
+    #[test]
+    fn wiping_reaches_every_byte() {
+        let mut memory = Plaintext::map(1 << 20, 5).unwrap();
+        memory.capacity_mut().fill(0xa5);
+        memory.zeroize();
+        assert!(memory.capacity_mut().iter().all(|&byte| byte == 0));
     }
 
     #[test]

@@ -239,17 +239,18 @@ impl Opener {
             match self.open_next(work) {
                 Ok(true) => {}
                 Ok(false) => return,
-                Err(error) => return lock(work).fail(error),
+                Err((chunk, error)) => return lock(work).fail(chunk, error),
             }
         }
     }
 
-    /// Opens the next batch of chunks; false if there is nothing left to do.
-    fn open_next(&self, work: &Mutex<Work<'_, '_>>) -> Result<bool, OpenError> {
+    /// Opens the next batch of chunks; false if there is nothing left to do. An error comes with its batch.
+    fn open_next(&self, work: &Mutex<Work<'_, '_>>) -> Result<bool, (u64, OpenError)> {
         let mut shared = lock(work);
         let Some(mut batch) = shared.next_batch() else { return Ok(false) };
+        let first = batch.first;
         // A stream is read here, under the lock and so in order; a file by each thread for itself, without the lock.
-        match &mut shared.input {
+        let read = match &mut shared.input {
             Input::Stream(reader) => {
                 let read = batch.read(|_, chunk, tag| {
                     reader.read_exact(chunk)?;
@@ -263,14 +264,20 @@ impl Opener {
                 drop(shared);
                 batch.read(|index, chunk, tag| self.read_chunk_at(file, index, chunk, tag))
             }
-        }
-        .map_err(|(chunk, error)| match error.kind() {
-            io::ErrorKind::UnexpectedEof => OpenError::Truncated { chunk, chunk_count: self.chunk_count() },
-            _ => OpenError::Io(error),
-        })?;
-        let opened = batch.open(self)?;
+        };
+        let opened = read
+            .map_err(|(chunk, error)| self.read_error(chunk, error))
+            .and_then(|()| batch.open(self))
+            .map_err(|error| (first, error))?;
         lock(work).report(opened);
         Ok(true)
+    }
+
+    fn read_error(&self, chunk: u64, error: io::Error) -> OpenError {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => OpenError::Truncated { chunk, chunk_count: self.chunk_count() },
+            _ => OpenError::Io(error),
+        }
     }
 
     fn read_chunk_at(&self, file: &File, index: u64, chunk: &mut [u8], tag: &mut [u8]) -> io::Result<()> {
@@ -346,7 +353,8 @@ struct Work<'memory, 'input> {
     input: Input<'input>,
     progress: &'input mut (dyn FnMut(u64) + Send),
     opened: u64,
-    failed: Option<OpenError>,
+    /// The first failure in the file, with its chunk.
+    failed: Option<(u64, OpenError)>,
 }
 
 impl<'memory> Work<'memory, '_> {
@@ -364,14 +372,17 @@ impl<'memory> Work<'memory, '_> {
         (self.progress)(self.opened);
     }
 
-    /// Keeps the first failure; the others only follow from it.
-    fn fail(&mut self, error: OpenError) {
-        self.failed.get_or_insert(error);
+    /// Keeps the failure that comes first in the file. Batches are taken in order and finished once taken, so which one
+    /// that is does not depend on the threads.
+    fn fail(&mut self, chunk: u64, error: OpenError) {
+        if self.failed.as_ref().is_none_or(|(first, _)| chunk < *first) {
+            self.failed = Some((chunk, error));
+        }
     }
 
     /// Makes sure that nobody failed and nothing follows the last chunk. A file's size is known already.
     fn finish(self) -> Result<(), OpenError> {
-        if let Some(error) = self.failed {
+        if let Some((_, error)) = self.failed {
             return Err(error);
         }
         let Input::Stream(reader) = self.input else { return Ok(()) };
@@ -380,5 +391,42 @@ impl<'memory> Work<'memory, '_> {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
             Err(error) => Err(OpenError::Io(error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::header::{FixedHeader, Suite};
+
+    /// The MAC covers the commitment, so only its maker could get this past the MAC: a file built to open under two keys.
+    #[test]
+    fn key_commitment_is_compared_although_the_mac_is_right() {
+        let kek = Kek::from_bytes(&mut [1; 32]);
+        let mut fixed = FixedHeader {
+            suite: Suite::Aes256Gcm,
+            file_id: [3; 16],
+            salt: [2; 32],
+            model_binding: model_binding(b"owner", "model", 7),
+            key_commitment: [0; 32],
+            plaintext_len: 3,
+        };
+        let keys = FileKeys::derive(&kek, KeyContext::from(&fixed));
+        let opens = |fixed: &FixedHeader| {
+            let header = Header::build(fixed.clone(), vec![], &keys).unwrap();
+            let claims = FileClaims {
+                file_id: fixed.file_id,
+                plaintext_len: 3,
+                plaintext_root: [0; 32],
+                fixed_header_hash: fixed.hash(),
+                owner_id: b"owner",
+                model_name: "model",
+                counter: 7,
+            };
+            Opener::new(&header, &kek, &claims).map(|_| ())
+        };
+        assert!(matches!(opens(&fixed), Err(OpenError::NotOpened)));
+        fixed.key_commitment = keys.commitment();
+        assert!(opens(&fixed).is_ok());
     }
 }

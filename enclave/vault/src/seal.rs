@@ -17,10 +17,8 @@ use crate::recipients::{RecipientKey, Stanza};
 use crate::secret::{Kek, SecretError, constant_time_eq, fill_random};
 use crate::workers::{lock, worker_count};
 use crate::wrap::WrapError;
-use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::num::{NonZeroU64, NonZeroUsize};
-use std::path::{Path, PathBuf};
+use std::num::NonZeroUsize;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 use zeroize::Zeroizing;
@@ -139,29 +137,6 @@ pub fn seal_stream(
     sealing.run(reader, writer, params.threads, progress)
 }
 
-/// Seals the file `input` into the file `output`, which appears under its name complete or not at all.
-///
-/// The bytes go to a temporary file in the same directory, which is flushed to disk, renamed, and the directory
-/// flushed. An existing `output` is replaced.
-///
-/// # Errors
-/// [`SealError`]; the temporary file is removed.
-pub fn seal_file(
-    input: &Path,
-    output: &Path,
-    params: &SealParams<'_>,
-    progress: &mut (dyn FnMut(u64) + Send),
-) -> Result<SealedFile, SealError> {
-    let mut reader = File::open(input).map_err(SealError::Read)?;
-    let plaintext_len = reader.metadata().map_err(SealError::Read)?.len();
-    // Only a hint: reading works without it.
-    let _ = rustix::fs::fadvise(&reader, 0, None, rustix::fs::Advice::Sequential);
-    let mut temporary = TemporaryFile::beside(output)?;
-    let sealed = seal_stream(&mut reader, plaintext_len, &mut temporary, params, progress)?;
-    temporary.persist(output).map_err(|error| write_error(error, sealed.sealed_len))?;
-    Ok(sealed)
-}
-
 /// Makes the header of a sealed file anew for other `recipients`; the chunks after it and the manifest stay as they are.
 ///
 /// # Errors
@@ -182,75 +157,6 @@ fn stanzas(fixed: &FixedHeader, kek: &Kek, recipients: &[RecipientKey]) -> Resul
         Stanza::seal(recipient, &hash, kek).map_err(|source| SealError::Recipient { index, source })
     };
     recipients.iter().enumerate().map(seal).collect()
-}
-
-/// A file that is removed when dropped, unless it got its final name.
-struct TemporaryFile {
-    file: File,
-    path: PathBuf,
-    persisted: bool,
-    written: u64,
-    /// Bytes the disk was asked to store already.
-    started: u64,
-}
-
-/// Bytes after which the disk is set to work, so that little is left to do when the file is flushed at the end.
-const WRITEBACK_STEP: u64 = 16 << 20;
-
-impl Write for TemporaryFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let len = self.file.write(bytes)?;
-        self.written = self.written.saturating_add(len as u64);
-        let fresh = self.written.saturating_sub(self.started);
-        if fresh >= WRITEBACK_STEP {
-            // Linux starts to write the range back on this advice; where it does not, the flush at the end takes longer.
-            let _ = rustix::fs::fadvise(
-                &self.file,
-                self.started,
-                NonZeroU64::new(fresh),
-                rustix::fs::Advice::DontNeed,
-            );
-            self.started = self.written;
-        }
-        Ok(len)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-impl TemporaryFile {
-    fn beside(output: &Path) -> Result<Self, SealError> {
-        let mut random = [0; 8];
-        fill_random(&mut random)?;
-        let mut name = std::ffi::OsString::from(".");
-        name.push(output.file_name().unwrap_or_default());
-        name.push(format!(".{:016x}.partial", u64::from_be_bytes(random)));
-        let path = output.with_file_name(name);
-        let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(SealError::Write)?;
-        Ok(Self { file, path, persisted: false, written: 0, started: 0 })
-    }
-
-    fn persist(mut self, output: &Path) -> io::Result<()> {
-        self.file.sync_all()?;
-        fs::rename(&self.path, output)?;
-        self.persisted = true;
-        let directory = match output.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        File::open(directory)?.sync_all()
-    }
-}
-
-impl Drop for TemporaryFile {
-    fn drop(&mut self) {
-        if !self.persisted {
-            // Nothing else can be done about a file that cannot be removed; its name says what it is.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
 }
 
 /// Everything about a file that is settled before its first chunk.
@@ -428,11 +334,90 @@ impl Drop for ReleaseOnPanic<'_, '_> {
     }
 }
 
-fn write_error(error: io::Error, sealed_len: u64) -> SealError {
+pub(crate) fn write_error(error: io::Error, sealed_len: u64) -> SealError {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
             SealError::NoSpace { sealed_len, source: error }
         }
         _ => SealError::Write(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::merkle::sha256;
+
+    /// Lengths, suites, then the SHA-256 of the sealed file, its plaintext root and the hash of its fixed header, for
+    /// the inputs of protocol section 14. Computed by a separate implementation in another language.
+    const VECTORS: [(usize, Suite, &str, &str, &str); 6] = [
+        (
+            0,
+            Suite::Aes256Gcm,
+            "8ee19da331980171624dc6d1fc14d9ae552360be256a418afeaf5abfbf17c04b",
+            "c1e6a680304d4ceb64557ad16312dd5fea0c7edd52aff30ee4cc7eb3a7e1f48e",
+            "b47e50b240d7b97c17420e87446d2533e8a5b50fcd97c7f9b4aab7814288374c",
+        ),
+        (
+            0,
+            Suite::ChaCha20Poly1305,
+            "15be2418556fd313e052e2f1ce1e15e4f81cb0f669db62f2c90e56988b5cfe0b",
+            "c1e6a680304d4ceb64557ad16312dd5fea0c7edd52aff30ee4cc7eb3a7e1f48e",
+            "f3ff7f932babebdf6bc14dfee70661b757ad58ba22376b384543b1777d60974c",
+        ),
+        (
+            3,
+            Suite::Aes256Gcm,
+            "451c2750e47ac9bdf5fc90ddc1d206a98279852cc0d6bc7edda748e0ea6f1138",
+            "da1d31b4115b2ff68c477273793f119ce1bfea878964de971a069b54b32eca33",
+            "c8d56da23bc4a25f7d523baebf28164f5e8fb32b8a13973296b48be6d44edc10",
+        ),
+        (
+            3,
+            Suite::ChaCha20Poly1305,
+            "97183e6ba2496cf64dad9115a25b71912a62ad24e0cd17484ab7f09480cb5443",
+            "da1d31b4115b2ff68c477273793f119ce1bfea878964de971a069b54b32eca33",
+            "cad791a89f7acf021d81250170f6012e28d4b3ee450ee39ed52fdc7f00df45fb",
+        ),
+        (
+            3_158_073,
+            Suite::Aes256Gcm,
+            "d2e4042f39310a821d9a11c220ec6bced872669d997a9f8c6b53554f6cfb1a43",
+            "63007b09b1712d15d2a8147723f88b00b3f248ccbeb1f9650ff24acaef5b0c3d",
+            "fd81cec6f932663752856da7fe335e176447992972569e9701c612345324d9ea",
+        ),
+        (
+            3_158_073,
+            Suite::ChaCha20Poly1305,
+            "d2a36e6f3c60b09c9fe90cfb0273e16a39cbc5f16ab6c74087577a571c937ebc",
+            "63007b09b1712d15d2a8147723f88b00b3f248ccbeb1f9650ff24acaef5b0c3d",
+            "fb87e78870d26aa23706668a31553c33ed2c3ed048cff8a6498aabe3d09ea2c3",
+        ),
+    ];
+
+    #[test]
+    fn sealed_bytes_are_those_of_the_vectors() {
+        for (len, suite, sealed, root, fixed) in VECTORS {
+            let plain: Vec<u8> =
+                (0..len).map(|i| u8::try_from((i * 7 + (i >> 8) * 13) & 255).unwrap()).collect();
+            let kek = Kek::from_bytes(&mut [1; 32]);
+            let params = SealParams {
+                kek: &kek,
+                owner_id: b"owner",
+                model_name: "model",
+                counter: 7,
+                suite,
+                recipients: &[],
+                threads: None,
+            };
+            let mut out = Vec::new();
+            let file = Sealing::prepare(len as u64, &params, [3; 16], [2; 32])
+                .unwrap()
+                .run(&mut plain.as_slice(), &mut out, None, &mut |_| {})
+                .unwrap();
+            assert_eq!(hex::encode(sha256(&[&out])), sealed, "{len} bytes, {suite:?}");
+            assert_eq!(hex::encode(file.plaintext_root), root);
+            assert_eq!(hex::encode(file.fixed_header_hash), fixed);
+        }
     }
 }

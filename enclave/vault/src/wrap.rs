@@ -96,6 +96,10 @@ impl PrivateKey {
         self.seed.expose(f)
     }
 
+    pub(crate) fn seed<R>(&self, f: impl FnOnce(&Secret<[u8; 32]>) -> R) -> R {
+        f(&self.seed)
+    }
+
     /// Its KEM.
     #[must_use]
     pub fn kem(&self) -> Kem {
@@ -219,7 +223,7 @@ pub(crate) fn open_with(
 }
 
 /// The KEM's own private key from 32 bytes, which are one for both KEMs. It is wiped by its crate when dropped.
-fn private_key<K: HpkeKem>(seed: &Secret<[u8; 32]>) -> K::PrivateKey {
+pub(crate) fn private_key<K: HpkeKem>(seed: &Secret<[u8; 32]>) -> K::PrivateKey {
     seed.expose(|seed| K::PrivateKey::from_bytes(seed)).expect("private keys of both KEMs are any 32 bytes")
 }
 
