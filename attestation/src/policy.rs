@@ -325,3 +325,37 @@ fn platform_bits(level: Level) -> Vec<BitRule> {
         BitRule::new(PlatformInfo::TIO_EN, "platform-tio", off),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules() {
+        assert!(Rule::Exactly(2).accepts(&2) && !Rule::Exactly(2).accepts(&3));
+        assert!(
+            Rule::AtLeast(2).accepts(&2) && Rule::AtLeast(2).accepts(&3) && !Rule::AtLeast(2).accepts(&1)
+        );
+        assert!(Rule::AtMost(2).accepts(&2) && Rule::AtMost(2).accepts(&1) && !Rule::AtMost(2).accepts(&3));
+        assert!(Rule::OneOf(vec![1, 3]).accepts(&3) && !Rule::OneOf(vec![1, 3]).accepts(&2));
+        assert!(!Rule::OneOf(vec![]).accepts(&0), "an empty set accepts nothing");
+        assert!(Rule::Any.accepts(&0));
+    }
+
+    #[test]
+    fn only_one_policy_is_for_simulators() {
+        for policy in [Policy::strict(), Policy::standard(), Policy::vendor()] {
+            assert_eq!(policy.platform(), Platform::SevSnp, "{}", policy.name());
+        }
+        assert_eq!(Policy::dangerous_simulated([], []).platform(), Platform::Simulated);
+    }
+
+    #[test]
+    fn production_policies_leave_no_identity_open() {
+        for policy in [Policy::strict(), Policy::standard()] {
+            assert_eq!(policy.measurement, Rule::OneOf(vec![]));
+            assert_eq!(policy.host_data, Rule::OneOf(vec![]));
+            assert_eq!(policy.chip, Rule::OneOf(vec![]));
+        }
+    }
+}

@@ -231,6 +231,20 @@ pub struct Rejected {
     pub steps: Vec<Step>,
 }
 
+impl Rejected {
+    /// True if policy refused what may be genuine, false if the evidence itself is wrong.
+    ///
+    /// Some classes occur on both sides (a report version may be unknown, or known and too old for the policy), so
+    /// the step that failed decides there.
+    #[must_use]
+    pub fn by_policy(&self) -> bool {
+        const POLICY_STEPS: [&str; 5] =
+            ["policy-platform", "report-version", "signing-key", "product-accepted", "revocation-fresh"];
+        let failed = self.steps.iter().find(|step| matches!(step.result, StepResult::Fail(_)));
+        self.reason.is_policy() || failed.is_some_and(|step| POLICY_STEPS.contains(&step.name))
+    }
+}
+
 impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "evidence refused ({})", self.reason)?;
@@ -322,5 +336,40 @@ impl StepLog {
     pub(crate) fn refusal(name: &'static str, finding: Finding) -> Rejected {
         let Finding { reason, detail } = finding;
         Rejected { reason, steps: vec![Step { name, result: StepResult::Fail(reason), detail }] }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rejected(name: &'static str, reason: Reason) -> Rejected {
+        StepLog::refusal(name, Finding::new(reason, "seen and wanted"))
+    }
+
+    #[test]
+    fn the_step_decides_whose_fault_a_shared_class_is() {
+        assert!(!rejected("format", Reason::Version).by_policy());
+        assert!(rejected("report-version", Reason::Version).by_policy());
+        assert!(rejected("vmpl", Reason::Vmpl).by_policy());
+        assert!(!rejected("signature", Reason::Signature).by_policy());
+    }
+
+    #[test]
+    fn a_refusal_says_which_step_saw_what() {
+        let text = rejected("vmpl", Reason::Vmpl).to_string();
+        assert_eq!(text, "evidence refused (vmpl); vmpl: seen and wanted");
+    }
+
+    #[test]
+    fn the_first_failure_gives_the_reason_and_a_skip_is_no_failure() {
+        let mut log = StepLog::default();
+        log.skip("a", "");
+        log.fail("b", Reason::Vmpl, "");
+        log.fail("c", Reason::Size, "");
+        assert_eq!(log.finish().unwrap_err().reason, Reason::Vmpl);
+        let mut log = StepLog::default();
+        log.skip("a", "");
+        assert_eq!(log.finish().unwrap()[0].result, StepResult::Skip);
     }
 }

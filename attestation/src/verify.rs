@@ -42,7 +42,7 @@ impl TrustAnchors {
     /// One root of the caller's choice, DER, instead of AMD's. Whoever holds its key can forge any Evidence.
     ///
     /// # Errors
-    /// `chain` if it is not a certificate, `simulated` if it is a simulator's root.
+    /// `chain` if it is not the certificate of a root, `simulated` if it is a simulator's.
     pub fn dangerous_root(ark_der: &[u8]) -> Result<Self, Rejected> {
         let ark = parse_anchor(ark_der)?;
         if is_simulated(&ark) {
@@ -59,7 +59,7 @@ impl TrustAnchors {
     /// The root of a simulator, DER. Evidence under it protects nothing.
     ///
     /// # Errors
-    /// `chain` if it is not a certificate, `simulated` if it is not a simulator's root.
+    /// `chain` if it is not the certificate of a root, `simulated` if it is not a simulator's.
     pub fn dangerous_simulator(root_der: &[u8]) -> Result<Self, Rejected> {
         let ark = parse_anchor(root_der)?;
         if !is_simulated(&ark) {
@@ -70,8 +70,15 @@ impl TrustAnchors {
     }
 }
 
+/// A root is read once and well: it is signed by itself and may sign an intermediate.
 fn parse_anchor(der: &[u8]) -> Result<Certificate, Rejected> {
-    Certificate::parse("ARK", der).map_err(|finding| StepLog::refusal("root", finding))
+    let parse = || {
+        let ark = Certificate::parse("ARK", der)?;
+        ark.verify_signed_by("ARK", &ark)?;
+        ark.refuse_unless_ca("ARK", 1)?;
+        Ok(ark)
+    };
+    parse().map_err(|finding| StepLog::refusal("root", finding))
 }
 
 /// A simulator's certificates carry the notice as organisation, so they cannot pass for another root.
@@ -213,7 +220,9 @@ fn product_of(report: &Report, chain: &Chain, root: Product) -> Result<(Product,
     }
     let Some([family, model, stepping]) = report.cpuid() else {
         // Version 2 does not say which CPU signed, and Turin never spoke it.
-        if root == Product::Turin || report.chip_id() == [0; 64] {
+        // With a provider's key and no chip id nothing else names the product. (A chip's key must name its chip.)
+        let nameless = chain.leaf.kind == SigningKey::Vlek && report.chip_id() == [0; 64];
+        if root == Product::Turin || nameless {
             return refuse("version 2 report: the product cannot be known".into());
         }
         return Ok((root, format!("{root} by its certificates; version 2 has no CPUID")));

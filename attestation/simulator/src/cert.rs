@@ -9,20 +9,20 @@ use ring::signature::{KeyPair as _, RSA_PSS_SHA384, RsaKeyPair};
 
 use crate::error::SimulatorError;
 
-const SEQUENCE: u8 = 0x30;
+pub(crate) const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
-const INTEGER: u8 = 0x02;
+pub(crate) const INTEGER: u8 = 0x02;
 const BIT_STRING: u8 = 0x03;
 const OCTET_STRING: u8 = 0x04;
 const OID: u8 = 0x06;
 const UTF8_STRING: u8 = 0x0c;
 const IA5_STRING: u8 = 0x16;
 const UTC_TIME: u8 = 0x17;
-const CONTEXT_0: u8 = 0xa0;
+pub(crate) const CONTEXT_0: u8 = 0xa0;
 const CONTEXT_3: u8 = 0xa3;
 
 /// AlgorithmIdentifier of RSASSA-PSS with SHA-384, MGF1 with SHA-384 and a salt of 48 bytes (RFC 4055).
-const PSS_SHA384: &str = "304106092a864886f70d01010a3034a00f300d06096086480165030402020500a11c301a06092a864886f70d010108\
+pub(crate) const PSS_SHA384: &str = "304106092a864886f70d01010a3034a00f300d06096086480165030402020500a11c301a06092a864886f70d010108\
                           300d06096086480165030402020500a203020130";
 /// AlgorithmIdentifier of an RSA key.
 const RSA_KEY: &str = "300d06092a864886f70d0101010500";
@@ -37,14 +37,14 @@ const BASIC_CONSTRAINTS_CA: &str = "300f0603551d130101ff040530030101ff";
 const AMD_ARC: [u8; 8] = [0x2b, 0x06, 0x01, 0x04, 0x01, 0x9c, 0x78, 0x01];
 
 /// The first and last moment of a certificate.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub(crate) struct Validity {
     pub(crate) not_before: Time,
     pub(crate) not_after: Time,
 }
 
 /// A certificate to be issued.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Template {
     pub(crate) serial: u8,
     pub(crate) organisation: String,
@@ -81,7 +81,7 @@ impl Template {
         }
     }
 
-    fn name(&self) -> Vec<u8> {
+    pub(crate) fn name(&self) -> Vec<u8> {
         distinguished_name(&self.organisation, &self.common_name)
     }
 
@@ -129,7 +129,7 @@ pub(crate) fn revocation_list(
 }
 
 /// SEQUENCE of `tbs`, the algorithm and the signature: the frame of certificates and lists alike.
-fn sign(tbs: Vec<u8>, issuer: &RsaKeyPair) -> Result<Vec<u8>, SimulatorError> {
+pub(crate) fn sign(tbs: Vec<u8>, issuer: &RsaKeyPair) -> Result<Vec<u8>, SimulatorError> {
     let mut signature = vec![0; issuer.public().modulus_len()];
     issuer
         .sign(&RSA_PSS_SHA384, &SystemRandom::new(), &tbs, &mut signature)
@@ -166,7 +166,7 @@ pub(crate) fn amd_extension(arc: &[u8], value: &[u8]) -> Vec<u8> {
     extension(&[&AMD_ARC[..], arc].concat(), value)
 }
 
-fn extension(oid: &[u8], value: &[u8]) -> Vec<u8> {
+pub(crate) fn extension(oid: &[u8], value: &[u8]) -> Vec<u8> {
     tlv(SEQUENCE, &[tlv(OID, &[oid.to_vec()]), tlv(OCTET_STRING, &[value.to_vec()])])
 }
 
@@ -197,14 +197,14 @@ fn integer_u8(value: u8) -> Vec<u8> {
 }
 
 /// UTCTime, which covers years before 2050 (RFC 5280, 4.1.2.5.1).
-fn utc_time(time: Time) -> Vec<u8> {
+pub(crate) fn utc_time(time: Time) -> Vec<u8> {
     // 2026-01-31T23:59:59Z without the century and the punctuation.
     let text: String = time.to_string().chars().skip(2).filter(|c| c.is_ascii_digit() || *c == 'Z').collect();
     tlv(UTC_TIME, &[text.into_bytes()])
 }
 
 /// Tag, definite length and the concatenated parts.
-fn tlv(tag: u8, parts: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn tlv(tag: u8, parts: &[Vec<u8>]) -> Vec<u8> {
     let content = parts.concat();
     let len = u16::try_from(content.len()).expect("certificates are a few KiB");
     let [high, low] = len.to_be_bytes();
@@ -216,7 +216,7 @@ fn tlv(tag: u8, parts: &[Vec<u8>]) -> Vec<u8> {
     [head, content].concat()
 }
 
-fn hex(text: &str) -> Vec<u8> {
+pub(crate) fn hex(text: &str) -> Vec<u8> {
     hex::decode(text).expect("constants of this file are hex")
 }
 

@@ -5,7 +5,7 @@
 //! guest. Verifiers accept it only after naming its root file and saying `dangerous`.
 //!
 //! The flow: [`setup`] makes a root once; [`launch`] measures a program and its launch document, starts exactly the
-//! bytes it measured, and leaves a [`port`] behind that answers report requests.
+//! bytes it measured, and leaves a port behind that answers report requests ([`serve_port`]).
 //!
 //! What is trusted: nothing. The enclave and the production clients never link this crate.
 #![forbid(unsafe_code)]

@@ -34,8 +34,10 @@ impl<'a> Candidates<'a> {
     ) -> Result<Self, Finding> {
         let vcek = endorsements.vcek.as_deref().or(table.vcek);
         let vlek = endorsements.vlek.as_deref().or(table.vlek);
-        let ask = endorsements.ask.as_deref().or(table.ask);
-        let asvk = endorsements.asvk.as_deref().or(table.ask);
+        // A table has one place for the intermediate of either kind, and callers name the file as they like: the
+        // chain, not the place, decides what it is.
+        let (ask, asvk) = (endorsements.ask.as_deref(), endorsements.asvk.as_deref());
+        let (ask, asvk) = (ask.or(table.ask).or(asvk), asvk.or(table.ask).or(ask));
         let kind = report.signing_key();
         let (leaf, other, intermediate, names) = match kind {
             SigningKey::Vcek => (vcek, vlek, ask, ["VCEK", "ASK"]),
@@ -97,11 +99,9 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    /// Verifies names, constraints and signatures from the anchor down. Returns the product of the root.
+    /// Verifies names, constraints and signatures below the anchor, which is good by choice of the caller. Returns the product of the root.
     pub(crate) fn verify(&self) -> Result<Product, Finding> {
         let refuse = |what: String| Err(Finding::new(Reason::Chain, what));
-        self.ark.verify_signed_by("ARK", &self.ark)?;
-        self.ark.refuse_unless_ca("ARK", 1)?;
         self.intermediate.verify_signed_by(self.intermediate_role, &self.ark)?;
         self.intermediate.refuse_unless_ca(self.intermediate_role, 0)?;
         self.leaf.certificate.verify_signed_by(self.leaf.role(), &self.intermediate)?;

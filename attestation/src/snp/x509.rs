@@ -278,3 +278,64 @@ fn is_pss_sha384(algorithm: &AlgorithmIdentifierOwned) -> bool {
         None => params == PSS_SHA384_PARAMS,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ARK: &[u8] = include_bytes!("../roots/ark-genoa.der");
+
+    #[test]
+    fn both_spellings_of_the_pss_parameters_and_no_third() {
+        let certificate = Certificate::parse("ARK", ARK).unwrap();
+        let mut algorithm = certificate.inner.signature_algorithm().clone();
+        assert!(is_pss_sha384(&algorithm), "AMD's roots spell the trailer field out");
+        let with = |bytes: &[u8]| Some(der::Any::from_der(bytes).unwrap());
+        algorithm.parameters = with(PSS_SHA384_PARAMS);
+        assert!(is_pss_sha384(&algorithm));
+        let mut salt_32 = PSS_SHA384_PARAMS.to_vec();
+        *salt_32.last_mut().unwrap() = 32;
+        algorithm.parameters = with(&salt_32);
+        assert!(!is_pss_sha384(&algorithm));
+        algorithm.parameters = None;
+        assert!(!is_pss_sha384(&algorithm));
+        algorithm.parameters = with(PSS_SHA384_PARAMS);
+        algorithm.oid = RSA_ENCRYPTION;
+        assert!(!is_pss_sha384(&algorithm));
+    }
+
+    #[test]
+    fn only_version_3_is_read() {
+        let version = [0xa0, 3, 2, 1, 2];
+        let at = ARK.windows(5).position(|window| window == version).unwrap();
+        let mut der = ARK.to_vec();
+        der[at + 4] = 1;
+        assert!(Certificate::parse("ARK", &der).unwrap_err().detail.contains("v3"));
+    }
+
+    #[test]
+    fn an_authority_is_no_leaf() {
+        let certificate = Certificate::parse("ARK", ARK).unwrap();
+        assert!(certificate.refuse_unless_leaf("ARK").is_err());
+        assert!(certificate.p384_point("ARK").is_err());
+        assert!(certificate.refuse_unless_ca("ARK", 0).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn one_changed_byte_is_refused_or_breaks_the_signature(at in 0..ARK.len(), xor in 1u8..) {
+            let mut der = ARK.to_vec();
+            der[at] ^= xor;
+            let ark = Certificate::parse("ARK", ARK).unwrap();
+            if let Ok(changed) = Certificate::parse("ARK", &der) {
+                prop_assert!(changed.verify_signed_by("ARK", &ark).is_err());
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_parsed_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Certificate::parse("ARK", &bytes);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! One file for each way SEV-SNP evidence can be right or wrong: `tests/vectors/evidence/NAME.txt` holds the verdict,
+//! the policy and the report; the certificate tables, the root and the reference values lie beside it. The vectors are
+//! made by the simulator's ignored test `write_vectors`.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use std::fs;
+use std::path::PathBuf;
+
+use adyton_attestation::{Endorsements, Evidence, Policy, Rejected, Time, TrustAnchors, VerifiedReport};
+use proptest::prelude::*;
+
+struct Fields(String);
+
+impl Fields {
+    fn read(name: &str) -> Self {
+        Self(fs::read_to_string(folder().join(name)).unwrap())
+    }
+
+    fn text(&self, name: &str) -> &str {
+        let value = self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        value.unwrap_or_else(|| panic!("no field {name}"))
+    }
+
+    fn bytes<const N: usize>(&self, name: &str) -> [u8; N] {
+        hex::decode(self.text(name)).unwrap().try_into().unwrap()
+    }
+}
+
+fn folder() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/evidence"))
+}
+
+fn hex_file(name: &str) -> Vec<u8> {
+    hex::decode(fs::read_to_string(folder().join(name)).unwrap().trim()).unwrap()
+}
+
+/// What the vectors are judged by.
+struct Judge {
+    anchors: TrustAnchors,
+    reference: Fields,
+}
+
+impl Judge {
+    fn new() -> Self {
+        let anchors = TrustAnchors::dangerous_root(&hex_file("root.hex")).unwrap();
+        Self { anchors, reference: Fields::read("reference-values") }
+    }
+
+    fn policy(&self, name: &str) -> Policy {
+        let production = |policy: Policy| {
+            policy
+                .measurements([self.reference.bytes("measurement")])
+                .host_data([self.reference.bytes("host-data")])
+                .chip_allowlist([self.reference.bytes("platform-id")])
+        };
+        match name {
+            "strict" => production(Policy::strict()),
+            "standard" => production(Policy::standard()),
+            "vendor" => Policy::vendor(),
+            other => panic!("no policy {other}"),
+        }
+    }
+
+    fn judge(&self, report: &[u8], table: &[u8], policy: &str) -> Result<VerifiedReport, Rejected> {
+        let now = Time::from_unix_seconds(self.reference.text("now").parse().unwrap());
+        // Through the wire form, so that it is exercised too.
+        let evidence = Evidence::decode(&Evidence::snp_from_parts(report, table)?.encode())?;
+        evidence
+            .verify(&self.anchors, &Endorsements::default(), now)?
+            .appraise(&self.policy(policy), &self.reference.bytes("report-data"))
+    }
+}
+
+#[test]
+fn every_vector_gets_its_verdict() {
+    let judge = Judge::new();
+    let mut seen = 0;
+    for entry in fs::read_dir(folder()).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if !name.ends_with(".txt") {
+            continue;
+        }
+        let vector = Fields::read(&name);
+        let report = hex::decode(vector.text("report")).unwrap();
+        let table = hex_file(&format!("{}.hex", vector.text("certificates")));
+        let outcome = |policy| judge.judge(&report, &table, policy);
+        let verdict = match outcome(vector.text("policy")) {
+            Ok(_) => "accept",
+            Err(rejected) => rejected.reason.as_str(),
+        };
+        assert_eq!(verdict, vector.text("verdict"), "{name}");
+        // A stricter policy never accepts more.
+        let accepted = ["strict", "standard", "vendor"].map(|policy| outcome(policy).is_ok());
+        assert!(accepted.is_sorted(), "{name}: {accepted:?}");
+        seen += 1;
+    }
+    assert!(seen >= 40, "only {seen} vectors were found");
+}
+
+#[test]
+fn one_flipped_bit_of_report_or_certificates_is_never_accepted() {
+    let judge = Judge::new();
+    let vector = Fields::read("accept_vendor.txt");
+    let report = hex::decode(vector.text("report")).unwrap();
+    let table = hex_file("honest.hex");
+    let refused = |report: &[u8], table: &[u8]| judge.judge(report, table, "standard").is_err();
+    assert!(!refused(&report, &table));
+    // The first sixteen bytes of the table name the ARK entry. A hidden ARK is not missed: the anchor is ours.
+    const ARK_GUID_LEN_BYTES: usize = 16;
+    let mut runner = proptest::test_runner::TestRunner::default();
+    runner
+        .run(&(any::<prop::sample::Index>(), 0..8u32, any::<bool>()), |(at, bit, in_report)| {
+            let (mut report, mut table) = (report.clone(), table.clone());
+            let bytes = if in_report { &mut report[..] } else { &mut table[ARK_GUID_LEN_BYTES..] };
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            prop_assert!(refused(&report, &table), "byte {at} bit {bit}, report: {in_report}");
+            Ok(())
+        })
+        .unwrap();
+}
