@@ -5,6 +5,7 @@
 
 use crate::commit::{Digest, ReportData, hash};
 use crate::evidence::Evidence;
+use crate::hex_string;
 use crate::snp::report::GuestPolicy;
 use crate::verdict::{Finding, Reason, Rejected, StepLog};
 
@@ -37,6 +38,30 @@ impl Evidence {
             None => Ok(()),
             Some((_, reason, detail)) => Err(StepLog::refusal("own-evidence", Finding::new(reason, detail))),
         }
+    }
+
+    /// What the evidence says of itself, as names and values. Nothing of it is verified.
+    #[must_use]
+    pub fn describe(&self) -> Vec<(&'static str, String)> {
+        let report = &self.report;
+        let cpuid = report.cpuid().map_or_else(|| "not in this version".into(), |cpuid| hex_string(&cpuid));
+        let (major, minor, build) = report.current_version();
+        vec![
+            ("platform", self.platform().to_string()),
+            ("report_version", report.version().to_string()),
+            ("cpuid", cpuid),
+            ("firmware", format!("{major}.{minor}.{build}")),
+            ("vmpl", report.vmpl().to_string()),
+            ("guest_svn", report.guest_svn().to_string()),
+            ("guest_policy", format!("{:#x}", report.policy().0)),
+            ("platform_info", format!("{:#x}", report.platform_info().0)),
+            ("measurement", hex_string(&report.measurement())),
+            ("host_data", hex_string(&report.host_data())),
+            ("report_data", hex_string(&report.report_data())),
+            ("id_key_digest", hex_string(&report.id_key_digest())),
+            ("report_id", hex_string(&report.report_id())),
+            ("chip_id", hex_string(&report.chip_id())),
+        ]
     }
 
     /// `H(platform id)` as the report states it; for comparing a grant with one's own machine.

@@ -27,7 +27,8 @@ const MAX_RESPONSE_LEN: usize = 64 << 20;
 /// [`ClientError::Address`].
 pub fn endpoint(address: &str) -> Result<String, ClientError> {
     let wrong = || ClientError::Address(address.to_owned());
-    let rest = ["https://", "adyton://"].iter().find_map(|scheme| address.strip_prefix(scheme)).unwrap_or(address);
+    let rest =
+        ["https://", "adyton://"].iter().find_map(|scheme| address.strip_prefix(scheme)).unwrap_or(address);
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let (host, port) = rest.rsplit_once(':').ok_or_else(wrong)?;
     let plain = !host.is_empty() && !host.contains(['/', '@', ' ']) && port.parse::<u16>().is_ok();
@@ -81,7 +82,11 @@ impl Dialed {
     ///
     /// # Errors
     /// [`ClientError::Rejected`] with every step of the verdict; nothing but the challenge was sent then.
-    pub async fn verify(mut self, trust: &Trust<'_>, manifest_id: Option<Digest>) -> Result<Channel, ClientError> {
+    pub async fn verify(
+        mut self,
+        trust: &Trust<'_>,
+        manifest_id: Option<Digest>,
+    ) -> Result<Channel, ClientError> {
         let mut challenge = [0; 32];
         getrandom::fill(&mut challenge)?;
         let mode = if trust.known.is_empty() { Mode::Fresh } else { Mode::Delegated };
@@ -112,7 +117,11 @@ impl Channel {
     }
 
     fn alive(&self) -> Result<(), ClientError> {
-        if now().as_unix_seconds() < self.session.valid_until_s() { Ok(()) } else { Err(ClientError::SessionOver) }
+        if now().as_unix_seconds() < self.session.valid_until_s() {
+            Ok(())
+        } else {
+            Err(ClientError::SessionOver)
+        }
     }
 
     /// Asks for something that needs no receipt, such as the metadata of a model.
@@ -138,8 +147,16 @@ impl Channel {
             return Err(status_error(&reply));
         }
         let receipt = receipt_of(&reply).ok_or(ClientError::Receipt("the answer has none"))?;
-        let exchange = Exchange { method: "POST".into(), path: path.into(), request: body, response: reply.body.to_vec(), receipt };
-        exchange.verify(&self.session, self.next_sequence, &self.last_receipt).map_err(ClientError::Receipt)?;
+        let exchange = Exchange {
+            method: "POST".into(),
+            path: path.into(),
+            request: body,
+            response: reply.body.to_vec(),
+            receipt,
+        };
+        exchange
+            .verify(&self.session, self.next_sequence, &self.last_receipt)
+            .map_err(ClientError::Receipt)?;
         self.next_sequence += 1;
         self.last_receipt = hash(&exchange.receipt);
         Ok(Answered { body: reply.body.to_vec(), exchange })
@@ -149,14 +166,22 @@ impl Channel {
 impl Exchange {
     /// Shows that the receipt is by the session's receipt key, for this request, this answer and this place in the
     /// chain.
-    pub(crate) fn verify(&self, session: &Session, sequence: u64, previous: &Digest) -> Result<(), &'static str> {
+    pub(crate) fn verify(
+        &self,
+        session: &Session,
+        sequence: u64,
+        previous: &Digest,
+    ) -> Result<(), &'static str> {
         let receipt = Receipt::verify(&session.keyset().receipt_key, &self.receipt)
             .map_err(|_| "it is not signed by the attested receipt key")?;
         let request = request_bytes(&self.method, &self.path, &self.request);
         let holds = [
             (receipt.keyset_id == *session.keyset_id(), "it names another key set"),
             (Some(&receipt.manifest_id) == session.manifest_id(), "it names another model"),
-            (receipt.request == request_hash(session.challenge(), &request), "it is for another request or session"),
+            (
+                receipt.request == request_hash(session.challenge(), &request),
+                "it is for another request or session",
+            ),
             (receipt.response == hash(&self.response), "it is for another answer"),
             (receipt.sequence == sequence, "its number is not the next one"),
             (receipt.previous == *previous, "it does not follow the one before"),
@@ -189,7 +214,9 @@ mod tests {
         assert_eq!(endpoint("https://enclave.example:8443/").unwrap(), "enclave.example:8443");
         assert_eq!(endpoint("adyton://[::1]:8443").unwrap(), "[::1]:8443");
         assert_eq!(endpoint("127.0.0.1:1").unwrap(), "127.0.0.1:1");
-        for wrong in ["", "enclave", "http://enclave:1/path", "https://enclave:99999", "https://user@enclave:1", ":1"] {
+        for wrong in
+            ["", "enclave", "http://enclave:1/path", "https://enclave:99999", "https://user@enclave:1", ":1"]
+        {
             assert!(endpoint(wrong).is_err(), "{wrong}");
         }
     }

@@ -78,7 +78,8 @@ impl KnownKeySets {
         self.entries.push(entry);
         let surplus = self.entries.len().saturating_sub(MAX_ENTRIES);
         self.entries.drain(..surplus);
-        let bytes = serde_json::to_vec(&self.entries).map_err(|_| ClientError::Answer("unwritable memory"))?;
+        let bytes =
+            serde_json::to_vec(&self.entries).map_err(|_| ClientError::Answer("unwritable memory"))?;
         Ok(write_whole(path, &bytes)?)
     }
 }

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use adyton_attestation::Time;
 use adyton_attestation::commit::hash;
 use adyton_attestation::session::{Asking, Connection, Session, Trust};
-use adyton_attestation::Time;
 use adyton_broker::{read_capped, write_whole};
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

@@ -58,8 +58,12 @@ impl TrustFile {
         };
         let manifests = match &wire.manifests {
             Manifests::Word(word) if word == "any" => Rule::Any,
-            Manifests::Word(word) => return Err(wrong(format!("manifests: write \"any\" or a list, not {word:?}"))),
-            Manifests::List(ids) => Rule::OneOf(ids.iter().map(|id| digest_of(id)).collect::<Result<_, _>>()?),
+            Manifests::Word(word) => {
+                return Err(wrong(format!("manifests: write \"any\" or a list, not {word:?}")));
+            }
+            Manifests::List(ids) => {
+                Rule::OneOf(ids.iter().map(|id| digest_of(id)).collect::<Result<_, _>>()?)
+            }
         };
         Ok(Self {
             owner: digest_of(&wire.owner_key)?,
@@ -85,6 +89,12 @@ impl TrustFile {
     #[must_use]
     pub fn before_admission(&self, now: Time) -> Trust<'_> {
         Trust { owner: OwnerRule::DangerousUnadmitted, ..self.at(now, &[]) }
+    }
+
+    /// The rules for evidence alone, as a release needs them.
+    #[must_use]
+    pub fn into_judge(self) -> Judge {
+        self.judge
     }
 
     /// Whether a simulator is what these rules accept.
@@ -126,7 +136,13 @@ mod tests {
         assert!(read(&format!("{OWNER}\n{EVIDENCE}")).unwrap_err().contains("manifests"));
         assert!(read(&format!("manifests = []\n{EVIDENCE}")).unwrap_err().contains("owner_key"));
         assert!(read(&format!("{OWNER}\nmanifests = 'all'\n{EVIDENCE}")).unwrap_err().contains("any"));
-        assert!(read(&format!("{OWNER}\nmanifests = ['ab']\n{EVIDENCE}")).unwrap_err().contains("64 hexadecimal"));
-        assert!(read(&format!("{OWNER}\nmanifests = 'any'\nsurprise = 1\n{EVIDENCE}")).unwrap_err().contains("surprise"));
+        assert!(
+            read(&format!("{OWNER}\nmanifests = ['ab']\n{EVIDENCE}")).unwrap_err().contains("64 hexadecimal")
+        );
+        assert!(
+            read(&format!("{OWNER}\nmanifests = 'any'\nsurprise = 1\n{EVIDENCE}"))
+                .unwrap_err()
+                .contains("surprise")
+        );
     }
 }

@@ -92,10 +92,11 @@ impl Enclave {
             over.cancel();
             // It only waits on timers and on the token, so it ends at once.
             let _ = releasing.await;
-            shared.wipe("the keys of this generation ended");
             if stop.is_cancelled() {
+                shared.wipe("the enclave stops");
                 return Ok(());
             }
+            shared.wipe("the keys of this generation ended");
         }
         Ok(())
     }
@@ -188,7 +189,7 @@ impl Shared {
         let model = self.model.write().unwrap_or_else(PoisonError::into_inner).take();
         self.admission.write().unwrap_or_else(PoisonError::into_inner).clear();
         if model.is_some() {
-            tracing::warn!("model wiped: {why}");
+            tracing::info!("model wiped: {why}");
         }
     }
 

@@ -176,6 +176,12 @@ async fn model(method: &Method, path: &str, body: Incoming, session: Arc<Session
     let Some(served) = session.shared.model() else {
         return refuse(Refusal(503, "no model is released to this enclave (yet)"));
     };
+    if method == Method::GET && path == "/v2/models" {
+        return json(
+            StatusCode::OK,
+            serde_json::json!({ "models": [served.description.model_name] }).to_string(),
+        );
+    }
     let name = path.strip_prefix("/v2/models/");
     let (name, verb) = match name.and_then(|rest| rest.rsplit_once('/')) {
         Some((name, verb)) => (Some(name), verb),
