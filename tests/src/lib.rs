@@ -1,2 +1,14 @@
-//! End-to-end, adversary and structure tests.
+//! A whole deployment in a temporary folder: owner, sealed model, simulator, broker, host and enclave, as real programs.
+//!
+//! Every test makes its own [`Site`], so tests run side by side and leave nothing. Programs are the ones of this build:
+//! `cargo build --workspace --bins` first, as `scripts/test` does.
 #![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test harness: a failed step is a failed test")]
+
+mod process;
+mod site;
+mod tap;
+
+pub use process::{Outcome, Running, program};
+pub use site::{CANARY_VERSION, FEATURES, Site, canary_weights, free_port};
+pub use tap::Tap;

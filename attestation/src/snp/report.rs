@@ -42,12 +42,6 @@ pub enum SigningKey {
 pub struct GuestPolicy(u64);
 
 impl GuestPolicy {
-    /// The field as the report holds it.
-    #[must_use]
-    pub const fn bits(self) -> u64 {
-        self.0
-    }
-
     pub(crate) const SMT: u32 = 16;
     pub(crate) const MIGRATE_MA: u32 = 18;
     pub(crate) const DEBUG: u32 = 19;
@@ -85,12 +79,6 @@ impl GuestPolicy {
 pub struct PlatformInfo(u64);
 
 impl PlatformInfo {
-    /// The field as the report holds it.
-    #[must_use]
-    pub const fn bits(self) -> u64 {
-        self.0
-    }
-
     pub(crate) const SMT_EN: u32 = 0;
     pub(crate) const TSME_EN: u32 = 1;
     pub(crate) const ECC_EN: u32 = 2;
