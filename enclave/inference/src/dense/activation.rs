@@ -81,6 +81,7 @@ fn softmax(row: &mut [f32], logarithm: bool) {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "tests")]
 mod tests {
     use super::*;
 

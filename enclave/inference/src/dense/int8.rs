@@ -39,6 +39,7 @@ pub(super) fn multiply(row: &[i8], kernel: &[i8], sums: &mut [i32]) {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "tests")]
 mod tests {
     use proptest::prelude::*;
 

@@ -146,6 +146,7 @@ fn polynomial(coefficients: &[f64], x: f64) -> f64 {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "tests")]
 mod tests {
     use super::*;
 

@@ -148,11 +148,11 @@ impl Network {
         outputs: &mut [f32],
         scratch: &mut Scratch,
     ) -> Result<(), ForwardError> {
-        let want = batch.checked_mul(self.inputs).unwrap_or(usize::MAX);
+        let want = batch.saturating_mul(self.inputs);
         if inputs.len() != want {
             return Err(ForwardError::Inputs { got: inputs.len(), want });
         }
-        let want = batch.checked_mul(self.outputs).unwrap_or(usize::MAX);
+        let want = batch.saturating_mul(self.outputs);
         if outputs.len() != want {
             return Err(ForwardError::Outputs { got: outputs.len(), want });
         }
@@ -188,7 +188,7 @@ impl Network {
                             }
                         }
                         Kernel::F32(values) => {
-                            dense_f32(x, [rows, width, dense.outputs], values, &dense.bias, y)
+                            dense_f32(x, [rows, width, dense.outputs], values, &dense.bias, y);
                         }
                     }
                     width = dense.outputs;
@@ -197,7 +197,7 @@ impl Network {
                 Layer::Affine(affine) => apply_affine(affine, &mut front[..rows * width]),
                 Layer::Activation(Activation::Linear) => {}
                 Layer::Activation(function) => {
-                    activation::apply(*function, &mut front[..rows * width], width)
+                    activation::apply(*function, &mut front[..rows * width], width);
                 }
             }
         }
@@ -248,6 +248,7 @@ fn dequantize(y: &mut [f32], sums: &[i32], row_scale: f32, scales: &[f32], bias:
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "tests")]
 mod tests {
     use adyton_model::dense::Dense;
     use proptest::prelude::*;

@@ -1,5 +1,7 @@
 //! Layers of a dense model, and merging of affine layers into dense ones.
 
+use zeroize::Zeroize as _;
+
 use super::preprocessing::verify_vector;
 use super::{Activation, DenseError, MAX_KERNEL_ELEMENTS, MAX_WIDTH};
 
@@ -48,6 +50,19 @@ pub struct Affine {
     pub scale: Vec<f32>,
     /// `[width]`.
     pub shift: Vec<f32>,
+}
+
+/// Weights are secrets of their owner: what held them is overwritten.
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        match self {
+            Self::F32(values) => values.zeroize(),
+            Self::Int8 { values, scales } => {
+                values.zeroize();
+                scales.zeroize();
+            }
+        }
+    }
 }
 
 impl Kernel {

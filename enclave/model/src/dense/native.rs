@@ -278,6 +278,7 @@ fn write_kernel(blobs: &mut BTreeMap<String, Blob>, index: usize, dense: &Dense)
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "tests")]
 mod tests {
     use proptest::prelude::*;
 

@@ -160,6 +160,7 @@ pub(crate) fn elements(shape: &[usize]) -> Option<usize> {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "tests")]
 mod tests {
     use super::*;
 

@@ -44,11 +44,12 @@ pub(super) struct Expressions {
 }
 
 /// A product that is an activation function: `factor * function(of)`.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub(super) struct Gate {
     pub(super) of: Id,
     pub(super) function: Activation,
-    pub(super) factor: f64,
+    /// A scalar, or one value for each unit: optimisers move the factor of a batch normalisation inside.
+    pub(super) factor: Constant,
 }
 
 impl Expressions {
@@ -67,7 +68,8 @@ impl Expressions {
             for (factor_x, x) in self.unscaled(x) {
                 for (factor_gate, gate) in self.unscaled(gate) {
                     if let Some((function, factor)) = self.gate_of(x, gate) {
-                        return Some(Gate { of: x, function, factor: factor * factor_x * factor_gate });
+                        let factor = factor_x.zip(&factor_gate, |a, b| a * b)?.map(|c| c * factor);
+                        return Some(Gate { of: x, function, factor });
                     }
                 }
             }
@@ -75,18 +77,15 @@ impl Expressions {
         None
     }
 
-    /// `id` as `factor * rest` in every way that peels scalar factors off.
-    fn unscaled(&self, id: Id) -> Vec<(f64, Id)> {
-        let mut ways = vec![(1.0, id)];
-        let (mut factor, mut id) = (1.0, id);
+    /// `id` as `factor * rest` in every way that peels constant factors off.
+    fn unscaled(&self, id: Id) -> Vec<(Constant, Id)> {
+        let (mut factor, mut id) = (Constant::scalar(1.0), id);
+        let mut ways = vec![(factor.clone(), id)];
         while let Some(Expression::Affine { of, scale, shift }) = self.get(id) {
-            let (Some(scale), Some(0.0)) = (scale.as_scalar(), shift.as_scalar()) else { break };
-            factor *= scale;
-            id = *of;
-            ways.push((factor, id));
-            if ways.len() > MAX_DEPTH {
-                break;
-            }
+            let product = factor.zip(scale, |a, b| a * b).filter(|_| shift.as_scalar() == Some(0.0));
+            let Some(product) = product.filter(|_| ways.len() < MAX_DEPTH) else { break };
+            (factor, id) = (product, *of);
+            ways.push((factor.clone(), id));
         }
         ways
     }

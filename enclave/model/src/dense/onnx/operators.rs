@@ -123,6 +123,10 @@ impl Evaluator {
             "Concat" => self.concat(&inputs),
             "BatchNormalization" => self.batch_norm(node, first, &inputs),
             "Scaler" => self.scaler(node, first),
+            // Probabilities of softmax sum to one already.
+            "Normalizer" if string(node, "norm").as_deref() == Some("L1") && self.is_softmax(first) => {
+                Ok(first.clone())
+            }
             "LinearClassifier" | "LinearRegressor" => self.linear(node, first),
             _ => self.unary(node, first, &inputs),
         }
@@ -305,7 +309,7 @@ impl Evaluator {
             Value::Signal { rank: 2, .. } => {}
             _ => return Err("its data input is not [batch, features]; flatten it first".to_owned()),
         }
-        if !self.builder.width.is_none_or(|width| width == inputs) {
+        if self.builder.width.is_some_and(|width| width != inputs) {
             return Err(format!(
                 "its weights take {inputs} values, {:?} arrive",
                 self.builder.width.unwrap_or(0)
@@ -354,6 +358,11 @@ impl Evaluator {
         let (offset, scale) = (floats(node, "offset"), floats(node, "scale"));
         let shift = offset.zip(&scale, |o, s| -o * s).ok_or("offset and scale differ in length")?;
         self.affine(data, Rc::new(scale), Rc::new(shift))
+    }
+
+    fn is_softmax(&self, value: &Value) -> bool {
+        let expression = id(value).ok().and_then(|id| self.expressions.get(id));
+        matches!(expression, Some(Expression::Function { function: Activation::Softmax, .. }))
     }
 
     /// `ai.onnx.ml.LinearClassifier` and `LinearRegressor`: coefficients `[targets, features]`.
@@ -482,10 +491,14 @@ impl Evaluator {
                     .ok_or("multiplies two computed values that form no known function")?;
                 self.lower(gate.of)?;
                 self.builder.activation(gate.function);
-                let width = self.builder.width.ok_or("number of features is not known")?;
+                let width = self
+                    .builder
+                    .width
+                    .ok_or("number of features is not known; export with a fixed input width")?;
                 // Factors come from f32 constants; one that rounds to 1 is 1.
-                if (gate.factor - 1.0).abs() > 1e-6 {
-                    self.builder.affine(&vec![gate.factor; width], &vec![0.0; width]);
+                if gate.factor.values.iter().any(|factor| (factor - 1.0).abs() > 1e-6) {
+                    let factor = gate.factor.as_row(width).ok_or("a factor does not fit its row")?;
+                    self.builder.affine(&factor, &vec![0.0; width]);
                 }
                 Ok(())
             }

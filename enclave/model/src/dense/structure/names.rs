@@ -129,6 +129,7 @@ fn tokens(name: &str) -> (Vec<String>, Vec<u64>) {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "tests")]
 mod tests {
     use super::*;
 
