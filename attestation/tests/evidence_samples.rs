@@ -1,5 +1,4 @@
 //! Every recorded SEV-SNP sample gets the verdict, and the class of reason, that its manifest states.
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::print_stderr, reason = "tests")]
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::fs;
