@@ -7,8 +7,10 @@
 
 mod process;
 mod site;
+mod stolen;
 mod tap;
 
 pub use process::{Outcome, Running, program};
 pub use site::{CANARY_VERSION, FEATURES, Site, canary_weights, free_port};
+pub use stolen::{relay, run_enclave};
 pub use tap::Tap;

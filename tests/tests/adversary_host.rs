@@ -267,9 +267,9 @@ fn nothing_of_prompt_answer_key_or_weights_reaches_the_host() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                folders.push(path)
+                folders.push(path);
             } else {
-                places.push((path.display().to_string(), fs::read(path).unwrap()))
+                places.push((path.display().to_string(), fs::read(path).unwrap()));
             }
         }
     }

@@ -5,54 +5,21 @@
 
 use std::convert::Infallible;
 use std::fs;
-use std::sync::Arc;
 use std::time::Duration;
 
 use adyton_attestation::{Platform, Reason};
-use adyton_attester::{AttestError, Attester, RawEvidence};
 use adyton_broker::now;
-use adyton_channel::http::{Call, accept, read_body, serving};
+use adyton_channel::http::{Call, accept, serving};
 use adyton_channel::{Peer, TlsIdentity};
 use adyton_client::{ClientError, Dialed, TrustFile};
-use adyton_enclave::{Enclave, Options};
-use adyton_simulator::{LaunchContext, Simulator};
-use adyton_tests::{Site, free_port, program};
+use adyton_tests::{Site, free_port, program, relay, run_enclave};
 use hyper::{Request, Response, StatusCode};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// The simulator without a process between.
-struct Direct {
-    simulator: Simulator,
-    context: LaunchContext,
-}
-
-impl Attester for Direct {
-    fn attest(&self, report_data: &[u8; 64]) -> Result<RawEvidence, AttestError> {
-        let report = self.simulator.report(&self.context, report_data).unwrap();
-        let certificate_table = self.simulator.certificate_table().to_vec();
-        Ok(RawEvidence { platform: Platform::Simulated, report, certificate_table })
-    }
-    fn name(&self) -> &'static str {
-        "direct"
-    }
-    fn platform(&self) -> Platform {
-        Platform::Simulated
-    }
-}
-
 /// Runs the enclave of `site` in this process, with a TLS key that is returned as its thief would hold it.
-fn run_enclave(site: &Site, stop: &CancellationToken) -> Vec<u8> {
-    let document = fs::read(site.path("launch.toml")).unwrap();
-    let enclave_program = fs::read(program("adyton-enclave")).unwrap();
-    let context = LaunchContext::new::<&[u8]>(&enclave_program, &document, &[]).unwrap();
-    let simulator = Simulator::load(&site.path("simulator")).unwrap();
-    let tls = TlsIdentity::generate().unwrap();
-    let stolen = tls.pkcs8().to_vec();
-    let attester = Arc::new(Direct { simulator, context });
-    let enclave = Enclave::new(&document, attester, Options { tls: Some(tls) }).unwrap();
-    tokio::spawn(enclave.run(stop.clone()));
-    stolen
+fn run_stolen(site: &Site, stop: &CancellationToken) -> Vec<u8> {
+    run_enclave(&site.path("launch.toml"), &program("adyton-enclave"), &site.path("simulator"), stop)
 }
 
 /// A host that only hands out files: the enclave is not launched by it.
@@ -61,34 +28,6 @@ fn files_only(site: &Site) -> adyton_tests::Running {
     let without_launch = config.split("[launch]").next().unwrap().to_owned();
     fs::write(site.path("host.toml"), without_launch).unwrap();
     site.start_host()
-}
-
-/// A relay that ends TLS on both sides and passes requests on.
-async fn relay(port: u16, stolen: &[u8], enclave_port: u16) {
-    let identity = TlsIdentity::from_pkcs8(stolen).unwrap();
-    let (config, spki) = serving(&identity).unwrap();
-    let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
-    tokio::spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            let (stream, _) = accept(stream, config.clone(), spki).await.unwrap();
-            let service =
-                hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| async move {
-                    let path = request.uri().path().to_owned();
-                    let (body, _) = read_body(request.into_body(), 1 << 20).await.unwrap();
-                    let enclave = format!("127.0.0.1:{enclave_port}");
-                    let mut call =
-                        Call::dial(&enclave, Peer::Attested, Duration::from_secs(5)).await.unwrap();
-                    let reply = call.post(&path, body.to_vec(), 1 << 20).await.unwrap();
-                    let mut response = Response::new(http_body_util::Full::new(reply.body));
-                    *response.status_mut() = reply.status;
-                    Ok::<_, Infallible>(response)
-                });
-            let executor = hyper_util::rt::TokioExecutor::new();
-            let io = hyper_util::rt::TokioIo::new(stream);
-            tokio::spawn(hyper::server::conn::http2::Builder::new(executor).serve_connection(io, service));
-        }
-    });
 }
 
 fn reason(result: Result<adyton_client::Channel, ClientError>) -> Reason {
@@ -109,7 +48,7 @@ async fn a_relay_with_a_copied_tls_key_is_refused() {
     let site = Site::new("pull");
     let stop = CancellationToken::new();
     let (_broker, _host) = (site.start_broker(), files_only(&site));
-    let stolen = run_enclave(&site, &stop);
+    let stolen = run_stolen(&site, &stop);
     tokio::task::block_in_place(|| site.wait_until_accepted());
     let port = free_port();
     relay(port, &stolen, site.enclave_port).await;
@@ -124,7 +63,7 @@ async fn a_replayed_answer_is_refused_on_another_connection_and_for_another_chal
     let site = Site::new("pull");
     let stop = CancellationToken::new();
     let (_broker, _host) = (site.start_broker(), files_only(&site));
-    let stolen = run_enclave(&site, &stop);
+    let stolen = run_stolen(&site, &stop);
     tokio::task::block_in_place(|| site.wait_until_accepted());
     // A genuine answer, as a relay that knew the TLS key could have recorded it.
     let recorded = {
@@ -164,7 +103,7 @@ async fn nothing_is_served_before_flow_s() {
     let site = Site::new("pull");
     let stop = CancellationToken::new();
     let (_broker, _host) = (site.start_broker(), files_only(&site));
-    run_enclave(&site, &stop);
+    let _key = run_stolen(&site, &stop);
     tokio::task::block_in_place(|| site.wait_until_accepted());
     let enclave = format!("127.0.0.1:{}", site.enclave_port);
     let mut call = Call::dial(&enclave, Peer::Attested, Duration::from_secs(5)).await.unwrap();

@@ -106,16 +106,16 @@ pub(crate) async fn pull(shared: &Shared, broker: &str, spki: &Digest) -> Result
     let mut call = Call::dial(broker, Peer::Pinned(*spki), ANSWER_TIMEOUT).await?;
     let exporter = call.connection().exporter;
     let (asking, request) = Asking::begin(shared, Direction::Pull)?;
-    let challenge = accepted(call.post("/v1/release/ask", request, MAX_MESSAGE_LEN).await?)?;
+    let challenge = accepted(&call.post("/v1/release/ask", request, MAX_MESSAGE_LEN).await?)?;
     let (proven, evidence) = asking.prove(shared, &challenge, &exporter).await?;
-    let grant = accepted(call.post("/v1/release/evidence", evidence, MAX_MESSAGE_LEN).await?)?;
+    let grant = accepted(&call.post("/v1/release/evidence", evidence, MAX_MESSAGE_LEN).await?)?;
     let opened = proven.open(shared, &grant).await?;
-    accepted(call.post("/v1/release/confirm", opened.confirmation.clone(), MAX_MESSAGE_LEN).await?)?;
+    accepted(&call.post("/v1/release/confirm", opened.confirmation.clone(), MAX_MESSAGE_LEN).await?)?;
     Ok(opened)
 }
 
 /// The message of an accepting reply, or the class of the refusal (letters and dashes, nothing else is shown).
-fn accepted(reply: Reply) -> Result<Vec<u8>, EnclaveError> {
+fn accepted(reply: &Reply) -> Result<Vec<u8>, EnclaveError> {
     if reply.status == StatusCode::OK {
         return Ok(reply.body.to_vec());
     }
