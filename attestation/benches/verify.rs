@@ -1,4 +1,5 @@
 //! What a verdict costs: `cargo bench -p adyton-attestation`. The evidence is the vector `accept_standard`.
+#![allow(clippy::disallowed_methods, reason = "tests read files and the clock")]
 
 use adyton_attestation::{Endorsements, Evidence, Policy, Time, TrustAnchors};
 use divan::Bencher;

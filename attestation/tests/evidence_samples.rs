@@ -1,4 +1,5 @@
 //! Every recorded SEV-SNP sample gets the verdict, and the class of reason, that its manifest states.
+#![allow(clippy::disallowed_methods, reason = "tests read files and the clock")]
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::fs;

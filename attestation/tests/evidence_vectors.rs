@@ -1,6 +1,7 @@
 //! One file for each way SEV-SNP evidence can be right or wrong: `tests/vectors/evidence/NAME.txt` holds the verdict,
 //! the policy and the report; the certificate tables, the root and the reference values lie beside it. The vectors are
 //! made by the simulator's ignored test `write_vectors`.
+#![allow(clippy::disallowed_methods, reason = "tests read files and the clock")]
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::fs;

@@ -1,5 +1,6 @@
 //! One file for each way a CBOR object can be wrong: `tests/vectors/wire/NAME.txt` holds the expected verdict and the
 //! bytes in hexadecimal.
+#![allow(clippy::disallowed_methods, reason = "tests read files and the clock")]
 
 use adyton_attestation::wire::{Blob, WireError, decode};
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,6 @@
 //! Models trained in Keras, PyTorch and scikit-learn and exported by their own tools (`fixtures/make_keras.py`, `make_others.py`), with the
 //! outputs their makers computed.
+#![allow(clippy::disallowed_methods, reason = "tests read files and the clock")]
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::print_stderr, reason = "tests")]
 
 use std::path::Path;

@@ -1,4 +1,5 @@
 //! Reference outputs of Keras and ONNX Runtime for models in `../shared/models/mlp`, read in place.
+#![allow(clippy::disallowed_methods, reason = "tests read files and the clock")]
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::print_stderr, reason = "tests")]
 
 use std::path::{Path, PathBuf};

@@ -2,6 +2,7 @@
 //!
 //! `seal_bench seal PLAIN SEALED` and `seal_bench open PLAIN SEALED`; `open` derives the claims from `PLAIN` once
 //! more, outside the timing, since a manifest would bring them. Prints `SECONDS PEAK_RSS_KIB`.
+#![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 #![allow(clippy::print_stdout, reason = "a program for the terminal")]
 
 use adyton_vault::{FileClaims, Header, Kek, SealParams, Suite, merkle, open_file, seal_file};

@@ -1,4 +1,5 @@
 //! Sealed files end to end: what opens, and each way in which a host or an accident can spoil one.
+#![allow(clippy::disallowed_methods, reason = "tests read files and the clock")]
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test fails by panicking")]
 
 use adyton_vault::chunk::{CHUNK_LEN, SEALED_CHUNK_LEN};

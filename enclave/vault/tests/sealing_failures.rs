@@ -1,4 +1,5 @@
 //! Sealing that cannot succeed: full disks, changing inputs, failing outputs. Nothing is left under the final name.
+#![allow(clippy::disallowed_methods, reason = "tests read files and the clock")]
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test fails by panicking")]
 
 use adyton_vault::chunk::CHUNK_LEN;

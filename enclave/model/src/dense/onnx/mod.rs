@@ -1,8 +1,8 @@
 //! ONNX graphs that are feed-forward networks (as Keras, PyTorch and scikit-learn export them).
 //!
-//! Flow: bytes are counted, then decoded ([`proto`]); nodes the output needs are evaluated in file order. Values are
-//! constants ([`constant`]) or expressions of the row that flows through the network ([`expression`]); a matrix product
-//! turns what is known so far into layers ([`builder`]). One input, one float output; anything that is not a chain of
+//! Flow: bytes are counted, then decoded (`proto`); nodes the output needs are evaluated in file order. Values are
+//! constants (`constant`) or expressions of the row that flows through the network (`expression`); a matrix product
+//! turns what is known so far into layers (`builder`). One input, one float output; anything that is not a chain of
 //! layers, and any unknown operator, is a typed error that names the node.
 //!
 //! Label outputs of classifiers are left aside; a `ZipMap` is looked through for its probabilities and class names.

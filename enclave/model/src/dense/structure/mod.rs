@@ -2,8 +2,8 @@
 //!
 //! A safetensors file has no graph. What is missing comes, in this order, from the caller ([`Structure`], made from our
 //! JSON or from a Keras `config.json`), from such a text inside the file's `__metadata__`, or from names, shapes and
-//! values ([`infer`]). Inference never guesses between two networks that both fit: it says which question is open.
-//! Flow: [`read`] groups tensors by layer, settles the structure, then [`assemble`] takes every tensor exactly once.
+//! values (`infer`). Inference never guesses between two networks that both fit: it says which question is open.
+//! Flow: [`read`] groups tensors by layer, settles the structure, then `assemble` takes every tensor exactly once.
 
 mod assemble;
 mod groups;
