@@ -1,0 +1,59 @@
+//! `adyton evidence verify FOLDER`: the recorded evidence of real machines gets its verdict, reason and exit status.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
+
+use std::fs;
+use std::path::Path;
+
+use adyton_tests::Outcome;
+
+#[test]
+fn every_recorded_snp_folder_gets_its_verdict() {
+    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/evidence");
+    let Ok(folders) = fs::read_dir(&shared) else {
+        eprintln!("skipped: ../shared/evidence is missing");
+        return;
+    };
+    let mut judged = 0;
+    for folder in folders {
+        let folder = folder.unwrap().path();
+        let Ok(manifest) = fs::read(folder.join("manifest.json")) else { continue };
+        let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+        let (verdict, reason) = (&manifest["expect"]["verdict"], &manifest["expect"]["reason"]);
+        if manifest["tee"] != "sev-snp" || !verdict.is_string() {
+            continue;
+        }
+        let folder = folder.canonicalize().unwrap();
+        let path = |name: &str| folder.join(name).to_string_lossy().into_owned();
+        let at = manifest["validation_time_iso"].as_str().unwrap_or("2025-09-01T00:00:00Z").to_owned();
+        let mut arguments =
+            vec!["evidence", "verify", folder.to_str().unwrap(), "--policy", "vendor", "--at", &at, "--json"];
+        let ark = path("ark.der");
+        if manifest["trust_anchor"].as_str().is_some_and(|text| text.contains("included ark")) {
+            arguments.extend(["--dangerous-trust-anchor", &ark]);
+        }
+        let note = manifest["note"].as_str().unwrap_or_default();
+        let minimum = note.split("minimum is ").nth(1).map(str::to_owned);
+        if let Some(minimum) = &minimum {
+            arguments.extend(["--min-tcb", minimum]);
+        }
+        let outcome = Outcome::of("adyton", &arguments, &folder);
+        let json = outcome.json();
+        let name = folder.file_name().unwrap().to_string_lossy();
+        assert_eq!(&json["verdict"], verdict, "{name}: {outcome:?}");
+        if verdict == "reject" {
+            // Where two refusals are equally right, the manifest names both.
+            let got = json["reason"].as_str().unwrap_or_default();
+            let mut alternatives = reason.as_str().unwrap_or_default().split("-or-");
+            assert!(
+                alternatives.any(|reason| reason == got),
+                "{name}: {got}, expected {reason}: {outcome:?}"
+            );
+            assert!(outcome.code == 10 || outcome.code == 20, "{name}: {outcome:?}");
+        } else {
+            assert_eq!(outcome.code, 0, "{name}");
+        }
+        judged += 1;
+    }
+    eprintln!("{judged} folders judged");
+    assert!(judged > 20, "only {judged} folders were judged");
+}
