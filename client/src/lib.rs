@@ -16,5 +16,5 @@ pub use channel::{Answered, Channel, Dialed, endpoint};
 pub use error::ClientError;
 pub use known::KnownKeySets;
 pub use provision::provision;
-pub use receipts::{Exchange, ReceiptFile, SavedSession};
+pub use receipts::{Exchange, ReceiptFile, ReceiptVerdict, SavedSession};
 pub use trust::TrustFile;

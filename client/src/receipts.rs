@@ -130,17 +130,39 @@ impl ReceiptFile {
 
     /// Judges the session again, then every receipt and the chain they form.
     ///
+    /// Returns the session and, for each answer, what came of its receipt. After one that does not hold the others are
+    /// not judged: their place in the chain is unknown.
+    ///
     /// # Errors
-    /// [`ClientError::Rejected`] for the session, [`ClientError::Receipt`] for the first receipt that does not hold.
-    pub fn verify(&self, trust: &Trust<'_>) -> Result<Session, ClientError> {
+    /// [`ClientError::Rejected`] for the session.
+    pub fn verify(&self, trust: &Trust<'_>) -> Result<(Session, Vec<ReceiptVerdict>), ClientError> {
         let session = self.session.verify(trust)?;
-        let mut previous = [0; 32];
+        let mut previous = Some([0; 32]);
+        let mut verdicts = Vec::with_capacity(self.exchanges.len());
         for (sequence, exchange) in (0..).zip(&self.exchanges) {
-            exchange.verify(&session, sequence, &previous).map_err(ClientError::Receipt)?;
-            previous = hash(&exchange.receipt);
+            let verdict = match previous {
+                None => ReceiptVerdict::NotJudged,
+                Some(digest) => match exchange.verify(&session, sequence, &digest) {
+                    Ok(()) => ReceiptVerdict::Holds,
+                    Err(why) => ReceiptVerdict::Refused(why),
+                },
+            };
+            previous = (verdict == ReceiptVerdict::Holds).then(|| hash(&exchange.receipt));
+            verdicts.push(verdict);
         }
-        Ok(session)
+        Ok((session, verdicts))
     }
+}
+
+/// What came of one receipt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReceiptVerdict {
+    /// Signed by the attested receipt key, for this request, answer and place in the chain.
+    Holds,
+    /// Not so, with the first thing that is wrong.
+    Refused(&'static str),
+    /// An earlier one does not hold.
+    NotJudged,
 }
 
 mod base64_bytes {

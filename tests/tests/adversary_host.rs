@@ -170,7 +170,13 @@ fn receipts_hold_for_their_request_answer_and_session_only() {
     let (one, two) = (read("one.json"), read("two.json"));
     let judge = |file: &serde_json::Value| {
         fs::write(site.path("edited.json"), file.to_string()).unwrap();
-        site.adyton(&["receipt", "verify", "edited.json", "--json"]).code
+        let outcome = site.adyton(&["receipt", "verify", "edited.json", "--json"]);
+        if outcome.code == 40 {
+            let steps = outcome.json()["steps"].clone();
+            let failed = steps.as_array().unwrap().iter().filter(|step| step["result"] == "fail").count();
+            assert_eq!((failed, &outcome.json()["reason"]), (1, &"receipt".into()), "{outcome:?}");
+        }
+        outcome.code
     };
     assert_eq!(judge(&one), 0);
     for field in ["request", "response", "receipt", "path"] {
