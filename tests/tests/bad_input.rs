@@ -132,3 +132,22 @@ fn rows_that_do_not_fit_are_refused_before_they_are_sent() {
     site.write_rows("missing.csv", "", 1);
     message(&site.adyton(&["predict", &site.url(), "--input", "missing.csv"]), 1, &["missing"]);
 }
+
+#[test]
+fn requests_beyond_the_limits_are_refused_and_the_service_goes_on() {
+    let site = Site::new("pull");
+    site.write_document("pull", "[limits]\nmax_request_bytes = 1000\nmax_rows = 4\n");
+    site.write_trust("");
+    site.write_broker();
+    let (_broker, _host): (Running, Running) = (site.start_broker(), site.start_host());
+    site.wait_until_accepted();
+    site.write_rows("long.csv", "1", 200);
+    message(
+        &site.adyton(&["predict", &site.url(), "--input", "long.csv"]),
+        1,
+        &["413", "longer than this service allows"],
+    );
+    site.write_rows("many.csv", "1", 5);
+    message(&site.adyton(&["predict", &site.url(), "--input", "many.csv"]), 1, &["413", "number of rows"]);
+    site.succeed(&["predict", &site.url(), "--input", "many.csv", "--limit", "4"]);
+}

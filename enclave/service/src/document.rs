@@ -59,6 +59,8 @@ pub struct Limits {
     pub max_connections: usize,
     /// Bytes of one request.
     pub max_request_bytes: usize,
+    /// Bytes of all requests held at once; more wait, and are refused after a while.
+    pub max_buffered_bytes: usize,
     /// Rows of one prediction.
     pub max_rows: usize,
     /// Predictions computed at once.
@@ -67,7 +69,13 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_connections: 512, max_request_bytes: 16 << 20, max_rows: 65_536, max_parallel: 2 }
+        Self {
+            max_connections: 512,
+            max_request_bytes: 16 << 20,
+            max_buffered_bytes: 256 << 20,
+            max_rows: 65_536,
+            max_parallel: 2,
+        }
     }
 }
 
@@ -97,10 +105,16 @@ impl LaunchDocument {
         if document.service_id.is_empty() || document.service_id.len() > 64 {
             return Err(wrong("service_id must have 1 to 64 bytes".into()));
         }
-        let Limits { max_connections, max_request_bytes, max_rows, max_parallel } = document.limits;
-        if [max_connections, max_request_bytes, max_rows, max_parallel].contains(&0) {
+        let Limits { max_connections, max_request_bytes, max_buffered_bytes, max_rows, max_parallel } =
+            document.limits;
+        if [max_connections, max_request_bytes, max_buffered_bytes, max_rows, max_parallel].contains(&0) {
             return Err(wrong(
                 "a limit of 0 would refuse everything; leave the key out for the default".into(),
+            ));
+        }
+        if max_buffered_bytes < max_request_bytes || u32::try_from(max_request_bytes).is_err() {
+            return Err(wrong(
+                "max_request_bytes must be below 4 GiB and not above max_buffered_bytes".into(),
             ));
         }
         Ok((document, hash(bytes)))
@@ -127,6 +141,7 @@ pub(crate) mod tests {
         assert!(wrong(&PUSH.replace("version = 1", "version = 2")).contains("version 2"));
         assert!(wrong(&format!("debug = true\n{PUSH}")).contains("debug"));
         assert!(wrong(&format!("{PUSH}[limits]\nmax_rows = 0\n")).contains("limit of 0"));
+        assert!(wrong(&format!("{PUSH}[limits]\nmax_buffered_bytes = 1\n")).contains("max_buffered_bytes"));
         assert!(wrong(&PUSH.replace("'push'", "'pull'")).contains("broker"));
         assert!(wrong(&PUSH.replace("0101'", "01'")).contains("64 hexadecimal"));
         assert!(LaunchDocument::parse(&vec![b'#'; MAX_LEN + 1]).is_err());

@@ -49,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) manifest: VerifiedManifest,
     pub(crate) simulated: bool,
     pub(crate) parallel: Semaphore,
+    /// One permit for each byte of request that may be held.
+    pub(crate) buffered: Semaphore,
     pub(crate) keyset_evidence: Vec<u8>,
     attester: Arc<dyn Attester>,
     admission: RwLock<Vec<u8>>,
@@ -130,6 +132,7 @@ impl Enclave {
             manifest,
             simulated: self.attester.platform() == Platform::Simulated,
             parallel: Semaphore::new(self.document.limits.max_parallel),
+            buffered: Semaphore::new(self.document.limits.max_buffered_bytes.min(Semaphore::MAX_PERMITS)),
             keyset_evidence: Vec::new(),
             attester: self.attester.clone(),
             admission: RwLock::default(),

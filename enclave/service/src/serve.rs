@@ -27,6 +27,7 @@ use crate::EnclaveError;
 use crate::api::{Refusal, infer, metadata};
 use crate::document::Release;
 use crate::enclave::Shared;
+use crate::load::Served;
 use crate::session::{AttestRefusal, Session};
 
 const ATTEST_PATH: &str = "/.well-known/adyton/attest";
@@ -37,6 +38,9 @@ const MAX_STREAMS: u32 = 64;
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 /// A caller that has not attested by then holds no slot.
 const ATTEST_DEADLINE: Duration = Duration::from_secs(20);
+/// How long a request waits for room, and how long its body may take.
+const BUFFER_DEADLINE: Duration = Duration::from_secs(10);
+const BODY_DEADLINE: Duration = Duration::from_secs(60);
 /// What open requests get when the enclave stops.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -193,32 +197,43 @@ async fn model(method: &Method, path: &str, body: Incoming, session: Arc<Session
     match (method, verb) {
         (&Method::GET, "") => json(StatusCode::OK, metadata(&served).to_string()),
         (&Method::GET, "ready") => json(StatusCode::OK, r#"{"ready":true}"#),
-        (&Method::POST, "infer") => {
-            let limits = session.shared.document.limits;
-            let Ok((message, _)) = read_body(body, limits.max_request_bytes).await else {
-                return refuse(Refusal(
-                    413,
-                    "the request is longer than this service allows, or was cut off",
-                ));
-            };
-            let Ok(permit) = session.shared.parallel.acquire().await else {
-                return refuse(Refusal(503, "the enclave is stopping"));
-            };
-            let (for_thread, served_there) = (message.clone(), served.clone());
-            let computed =
-                tokio::task::spawn_blocking(move || infer(&served_there, &for_thread, limits.max_rows)).await;
-            drop(permit);
-            match computed {
-                Ok(Ok(response)) => {
-                    let request = request_bytes(method.as_str(), path, &message);
-                    let receipt = session.receipt(&served, &request, &response).await;
-                    bytes(StatusCode::OK, "application/json", response, receipt)
-                }
-                Ok(Err(refusal)) => refuse(refusal),
-                Err(_) => refuse(Refusal(500, "internal error")),
-            }
-        }
+        (&Method::POST, "infer") => predict(path, body, &session, served).await,
         _ => refuse(Refusal(404, "there is no such path or model here")),
+    }
+}
+
+async fn predict(path: &str, body: Incoming, session: &Session, served: Arc<Served>) -> Answer {
+    let (shared, limits) = (&session.shared, session.shared.document.limits);
+    // The body is read only when there is room for it: callers together cannot take more memory than the limit.
+    let announced = body.size_hint().upper().unwrap_or(u64::MAX);
+    let room = usize::try_from(announced).unwrap_or(usize::MAX).min(limits.max_request_bytes);
+    let waiting = shared.buffered.acquire_many(u32::try_from(room).unwrap_or(u32::MAX));
+    let Ok(Ok(_room)) = tokio::time::timeout(BUFFER_DEADLINE, waiting).await else {
+        return refuse(Refusal(503, "too many requests are held at the moment; try again"));
+    };
+    let reading = tokio::time::timeout(BODY_DEADLINE, read_body(body, limits.max_request_bytes));
+    let message = match reading.await {
+        Ok(Ok((message, _))) => message,
+        Ok(Err(_)) => {
+            return refuse(Refusal(413, "the request is longer than this service allows, or was cut off"));
+        }
+        Err(_) => return refuse(Refusal(408, "the request took too long to arrive")),
+    };
+    let Ok(permit) = shared.parallel.acquire().await else {
+        return refuse(Refusal(503, "the enclave is stopping"));
+    };
+    let (for_thread, served_there) = (message.clone(), served.clone());
+    let computed =
+        tokio::task::spawn_blocking(move || infer(&served_there, &for_thread, limits.max_rows)).await;
+    drop(permit);
+    match computed {
+        Ok(Ok(response)) => {
+            let request = request_bytes("POST", path, &message);
+            let receipt = session.receipt(&served, &request, &response).await;
+            bytes(StatusCode::OK, "application/json", response, receipt)
+        }
+        Ok(Err(refusal)) => refuse(refusal),
+        Err(_) => refuse(Refusal(500, "internal error")),
     }
 }
 
