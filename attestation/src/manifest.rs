@@ -1,8 +1,8 @@
 //! The signed manifest of a sealed model (SPEC, section 9).
 //!
 //! The owner signs which files make up a model and which plaintext they must decrypt to. The host carries the manifest
-//! and learns opaque file names and padded sizes from it; the model's name and shape are in a part encrypted under the
-//! model key.
+//! and learns opaque file names and sizes from it; the model's name is in a part encrypted under the model key. Model
+//! binding and plaintext roots are plain hashes: who guesses a name or has a file can confirm the guess.
 
 use ring::signature::Ed25519KeyPair;
 

@@ -5,7 +5,7 @@
 
 use ring::signature::Ed25519KeyPair;
 
-use crate::commit::{Digest, hash, sigmsg};
+use crate::commit::{Digest, hash, labelled_hash, sigmsg};
 use crate::cose::{self, PublicKey, SignedError};
 use crate::wire::{self, Bytes};
 
@@ -76,6 +76,12 @@ pub fn request_hash(challenge: &[u8; 32], request: &[u8]) -> Digest {
     input.extend_from_slice(challenge);
     input.extend_from_slice(request);
     hash(&input)
+}
+
+/// Digest of what shaped an answer beside the request: for a dense network nothing but its kind.
+#[must_use]
+pub fn dense_parameters() -> Digest {
+    labelled_hash("adyton/v1/parameters", b"dense")
 }
 
 /// What counts as the request of an answer: method, path and body, each delimited.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use adyton_attestation::Platform;
 use adyton_attestation::commit::{Digest, hash};
-use adyton_attestation::receipt::{Receipt, request_bytes, request_hash};
+use adyton_attestation::receipt::{Receipt, dense_parameters, request_bytes, request_hash};
 use adyton_attestation::session::{Asking, Hello, MAX_ANSWER_LEN, Mode, Session, Trust};
 use adyton_broker::now;
 use adyton_channel::Peer;
@@ -183,6 +183,7 @@ impl Exchange {
                 "it is for another request or session",
             ),
             (receipt.response == hash(&self.response), "it is for another answer"),
+            (receipt.parameters == dense_parameters(), "it is for other parameters"),
             (receipt.sequence == sequence, "its number is not the next one"),
             (receipt.previous == *previous, "it does not follow the one before"),
         ];

@@ -2,8 +2,9 @@
 
 use adyton_attestation::release::{Direction, MAX_MESSAGE_LEN};
 use adyton_attestation::session::Trust;
-use adyton_broker::{ReleaseRecord, Releaser, Store};
+use adyton_broker::{EVIDENCE_DEADLINE, ReleaseRecord, Releaser, Store};
 use hyper::StatusCode;
+use tokio::time::timeout;
 
 use crate::channel::status_error;
 use crate::{Channel, ClientError, Dialed};
@@ -22,7 +23,9 @@ pub async fn provision(
     let request = step(&mut channel, "begin", Vec::new()).await?;
     let exporter = channel.call.connection().exporter;
     let (awaiting, challenge) = releaser.challenge(&request, Direction::Push, &exporter)?;
-    let evidence = step(&mut channel, "challenge", challenge).await?;
+    let proving = timeout(EVIDENCE_DEADLINE, step(&mut channel, "challenge", challenge));
+    let evidence =
+        proving.await.map_err(|_| ClientError::Provision("it gave no evidence in time".into()))??;
     let (release, grant) = releaser.release(awaiting, &evidence, store)?;
     let confirmation = step(&mut channel, "grant", grant).await?;
     Ok(release.confirmed(&confirmation, store)?)

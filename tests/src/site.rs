@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,12 +18,23 @@ pub const CANARY_VERSION: &str = "canary-answer-6c1f0e93";
 
 /// A port nobody listens on at the moment.
 ///
+/// Below the range from which the system gives ports to outgoing connections, and spread by process, so that tests side
+/// by side do not take each other's.
+///
 /// # Panics
 /// If the machine has none.
 #[must_use]
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let begin = std::process::id().wrapping_mul(97);
+    for _ in 0..2000 {
+        let step = begin.wrapping_add(u32::from(NEXT.fetch_add(1, Ordering::Relaxed)));
+        let port = 12_000 + u16::try_from(step % 20_000).expect("below 20000");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port between 12000 and 32000");
 }
 
 /// The weights of the test model: numbers that are found nowhere by chance.
@@ -117,6 +129,8 @@ impl Site {
             "canary",
             "--model-version",
             CANARY_VERSION,
+            "--policy-id",
+            "canary-v1",
             "--out",
             "sealed",
         ]);

@@ -92,6 +92,14 @@ fn a_wrong_model_key_is_refused_by_the_broker_at_start() {
 }
 
 #[test]
+fn a_model_sealed_for_another_policy_is_not_released() {
+    let site = Site::new("pull");
+    let config = fs::read_to_string(site.path("broker.toml")).unwrap();
+    fs::write(site.path("broker.toml"), config.replace("canary-v1", "laxer")).unwrap();
+    message(&site.adyton(&["broker", "serve"]), 1, &["release policy", "canary-v1", "laxer"]);
+}
+
+#[test]
 fn a_manifest_of_another_owner_is_refused() {
     let site = Site::new("pull");
     site.succeed(&["key", "new", "--owner", "other"]);

@@ -67,6 +67,16 @@ pub enum BrokerError {
     /// The model asked for is not one this side holds a key for.
     #[error("no key is held for the model that was asked for")]
     UnknownModel,
+    /// The manifest names another release policy than the configuration.
+    #[error(
+        "the manifest is for release policy {manifest:?}, the configuration applies {configured:?}; seal with --policy-id {configured:?} or correct policy_id"
+    )]
+    Policy {
+        /// Named by the owner when sealing.
+        manifest: String,
+        /// Named by the configuration.
+        configured: String,
+    },
     /// A newer version was released before.
     #[error(
         "manifest counter {got} is older than {floor}, which was released before; publish a newer version"

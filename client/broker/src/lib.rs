@@ -18,7 +18,7 @@ pub use config::BrokerConfig;
 pub use error::BrokerError;
 pub use files::{read_capped, write_new_secret, write_whole};
 pub use keys::{OwnerKeys, OwnerPublic};
-pub use release::{Release, Releaser};
+pub use release::{EVIDENCE_DEADLINE, Release, Releaser};
 pub use rules::{EvidenceRules, Judge, load_endorsements, now};
 pub use serve::serve;
 pub use store::{ReleaseRecord, Store};

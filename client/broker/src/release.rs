@@ -1,6 +1,7 @@
 //! The owner's side of flow R, the same for a broker that is called and an owner who calls.
 
 use std::path::Path;
+use std::time::Duration;
 
 use adyton_attestation::commit::Digest;
 use adyton_attestation::manifest::VerifiedManifest;
@@ -17,6 +18,9 @@ use crate::files::read_capped;
 use crate::rules::now;
 use crate::{BrokerError, Judge, OwnerKeys, ReleaseRecord, Store};
 
+/// R3 must arrive this soon after R2 (SPEC, section 6).
+pub const EVIDENCE_DEADLINE: Duration = Duration::from_secs(60);
+
 const MAX_MANIFEST_LEN: u64 = 1 << 20;
 
 /// Releases the key of one model by one policy.
@@ -25,7 +29,6 @@ pub struct Releaser {
     pub(crate) keys: OwnerKeys,
     judge: Judge,
     manifest: VerifiedManifest,
-    policy_id: String,
     lease_s: u64,
     admission_s: u64,
 }
@@ -48,7 +51,6 @@ impl Releaser {
         keys: OwnerKeys,
         judge: Judge,
         manifest: &Path,
-        policy_id: &str,
         lease_s: u64,
         admission_s: u64,
     ) -> Result<Self, BrokerError> {
@@ -57,7 +59,7 @@ impl Releaser {
         if manifest.manifest().kek_id != *keys.kek_id() {
             return Err(BrokerError::UnknownModel);
         }
-        Ok(Self { keys, judge, manifest, policy_id: policy_id.to_owned(), lease_s, admission_s })
+        Ok(Self { keys, judge, manifest, lease_s, admission_s })
     }
 
     /// Whether what is accepted here is a simulator.
@@ -70,6 +72,12 @@ impl Releaser {
     #[must_use]
     pub fn manifest_id(&self) -> &Digest {
         self.manifest.id()
+    }
+
+    /// The release policy that the owner named when sealing.
+    #[must_use]
+    pub fn policy_id(&self) -> &str {
+        &self.manifest.manifest().policy_id
     }
 
     /// Answers R1 with R2.
@@ -92,7 +100,7 @@ impl Releaser {
         Ok(asked.challenge(&Challenge {
             nonce,
             session_id,
-            policy_id: &self.policy_id,
+            policy_id: self.policy_id(),
             broker_certificate: &self.keys.broker_certificate,
             broker_key: &self.keys.broker,
             exporter,
@@ -121,7 +129,7 @@ impl Releaser {
             keyset_id: record.keyset_id,
             manifest_id: record.manifest_id,
             platform: record.platform,
-            policy_id: self.policy_id.clone(),
+            policy_id: self.policy_id().to_owned(),
             release_id: record.release_id,
             expires: Time::from_unix_seconds(now.as_unix_seconds().saturating_add(self.admission_s)),
         }
@@ -138,7 +146,7 @@ impl Releaser {
         Ok(ReleaseRecord {
             release_id,
             at: now.as_unix_seconds(),
-            policy_id: self.policy_id.clone(),
+            policy_id: self.policy_id().to_owned(),
             manifest_id: *self.manifest.id(),
             counter: self.manifest.manifest().counter,
             keyset_id: accepted.keyset_id(),

@@ -21,11 +21,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::release::Release;
+use crate::release::{EVIDENCE_DEADLINE, Release};
 use crate::{BrokerConfig, BrokerError, OwnerKeys, Releaser, Store};
 
-/// R3 must arrive this soon after R2 (SPEC, section 6).
-const EVIDENCE_DEADLINE: Duration = Duration::from_secs(60);
 const MAX_CONNECTIONS: usize = 128;
 /// A whole exchange ends within this time; an idle caller holds no slot.
 const CONNECTION_DEADLINE: Duration = Duration::from_secs(120);
@@ -56,7 +54,11 @@ pub async fn serve(
     let (tls, spki) = serving(&keys.tls)?;
     let judge = config.evidence.load(config_path)?;
     let BrokerConfig { manifest, policy_id, lease_s, admission_s, .. } = config;
-    let releaser = Releaser::new(keys, judge, manifest, policy_id, *lease_s, *admission_s)?;
+    let releaser = Releaser::new(keys, judge, manifest, *lease_s, *admission_s)?;
+    if releaser.policy_id() != policy_id {
+        let manifest = releaser.policy_id().to_owned();
+        return Err(BrokerError::Policy { manifest, configured: policy_id.clone() });
+    }
     let broker = Arc::new(Broker { releaser, store: Store::open(&config.database)? });
     let listener = TcpListener::bind(config.listen).await.map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => BrokerError::AddressInUse(config.listen),

@@ -56,9 +56,6 @@ pub(crate) struct ProvisionArgs {
     /// Database of releases.
     #[arg(long, env = "ADYTON_DATABASE", default_value = "broker.sqlite")]
     database: PathBuf,
-    /// Names the policy in grant and admission.
-    #[arg(long, env = "ADYTON_POLICY_ID", default_value = "push")]
-    policy_id: String,
     /// Seconds that the enclave may keep the key.
     #[arg(long, env = "ADYTON_LEASE_S", default_value_t = DAY_S)]
     lease_s: u64,
@@ -90,7 +87,7 @@ async fn push(args: &ProvisionArgs) -> Result<Printed, Failure> {
     let trust = TrustFile::read(&args.trust)?;
     let judge = TrustFile::read(&args.trust)?.into_judge();
     let keys = OwnerKeys::load(&args.owner)?;
-    let releaser = Releaser::new(keys, judge, &args.manifest, &args.policy_id, args.lease_s, args.lease_s)?;
+    let releaser = Releaser::new(keys, judge, &args.manifest, args.lease_s, args.lease_s)?;
     let store = Store::open(&args.database)?;
     let record = provision(&args.url, &trust.before_admission(now()), &releaser, &store).await?;
     let (release, keyset) = (hex::encode(record.release_id), hex::encode(record.keyset_id));

@@ -18,7 +18,7 @@ use crate::keys::{KEYSET_LIFE_S, Keys};
 use crate::lease::Lease;
 use crate::load::Served;
 use crate::release::{Opened, pull};
-use crate::{EnclaveError, fetch, serve};
+use crate::{EnclaveError, fetch, serve, version};
 
 /// Keys are drawn again this long before the old ones end.
 const KEY_MARGIN: Duration = Duration::from_secs(3600);
@@ -108,7 +108,11 @@ impl Enclave {
         let mut pause = FIRST_PAUSE;
         loop {
             match fetch::manifest(self.document.files).await {
-                Ok(bytes) => return Ok(Some(VerifiedManifest::verify(&self.document.owner_root, &bytes)?)),
+                Ok(bytes) => {
+                    let manifest = VerifiedManifest::verify(&self.document.owner_root, &bytes)?;
+                    version::at_least(env!("CARGO_PKG_VERSION"), &manifest.manifest().minimum_enclave)?;
+                    return Ok(Some(manifest));
+                }
                 Err(error) => tracing::warn!("waiting for the manifest: {error}"),
             }
             tokio::select! {

@@ -23,6 +23,7 @@ mod load;
 mod release;
 mod serve;
 mod session;
+mod version;
 
 pub use document::{LaunchDocument, Limits, Release};
 pub use enclave::{Enclave, Options};

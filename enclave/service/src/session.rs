@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use adyton_attestation::commit::{Digest, hash, labelled_hash};
-use adyton_attestation::receipt::{Receipt, request_hash};
+use adyton_attestation::commit::{Digest, hash};
+use adyton_attestation::receipt::{Receipt, dense_parameters, request_hash};
 use adyton_attestation::session::{Answer, Connection, Mode, Received};
 use tokio::sync::Mutex;
 
@@ -102,7 +102,7 @@ impl Session {
             manifest_id: served.manifest_id,
             request: request_hash(&state.challenge?, request),
             response: hash(response),
-            parameters: labelled_hash("adyton/v1/parameters", b"dense"),
+            parameters: dense_parameters(),
             sequence: state.answers,
             previous: state.last_receipt,
         }

@@ -9,7 +9,8 @@
 //! the plaintext ends (len).
 //!
 //! Padding: the ciphertext of every chunk is exactly [`CHUNK_LEN`] bytes, the last one filled up with zeros before
-//! encryption, so that the host learns the size of a file in chunks only. `len` in the AAD and the Merkle leaf are
+//! encryption, so that the size of a sealed file is a whole number of chunks. The exact length is not hidden from a
+//! host that reads headers: `plaintext_len` stands there in clear. `len` in the AAD and the Merkle leaf are
 //! those of the unpadded plaintext. Padding other than zeros is refused: one plaintext has one sealed form.
 //! An empty file has one chunk, all padding, so that every file has a last chunk.
 
