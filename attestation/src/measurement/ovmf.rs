@@ -295,3 +295,110 @@ fn fields<const N: usize>(bytes: &[u8]) -> Option<[u32; N]> {
     let chunks: &[[u8; 4]; N] = chunks.try_into().ok()?;
     Some(chunks.map(u32::from_le_bytes))
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Three sections and the entries a kernel needs, in two pages.
+    pub(in super::super) const SECTIONS: [(u32, u32, u32); 4] =
+        [(0x80_0000, 0x2000, 1), (0x80_d000, 0x1000, 2), (0x80_e000, 0x1000, 3), (0x80_f000, 0x1000, 0x10)];
+
+    fn entry(id: Guid, data: &[u8]) -> Vec<u8> {
+        let size = u16::try_from(data.len() + ENTRY_HEADER_LEN_BYTES).unwrap();
+        [data, &size.to_le_bytes(), &id].concat()
+    }
+
+    /// An image of `pages` pages; `more` comes before the entries every image has.
+    pub(in super::super) fn image(pages: usize, sections: &[(u32, u32, u32)], more: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0x5a; pages * PAGE_LEN_BYTES];
+        let size = u32::try_from(METADATA_HEADER_LEN_BYTES + sections.len() * SECTION_LEN_BYTES).unwrap();
+        let mut metadata = b"ASEV".to_vec();
+        for field in [size, 1, u32::try_from(sections.len()).unwrap()] {
+            metadata.extend_from_slice(&field.to_le_bytes());
+        }
+        for (gpa, len_bytes, kind) in sections {
+            metadata.extend([gpa, len_bytes, kind].iter().flat_map(|field| field.to_le_bytes()));
+        }
+        bytes[..metadata.len()].copy_from_slice(&metadata);
+        let mut table = more.to_vec();
+        table.extend(entry(METADATA, &u32::try_from(bytes.len()).unwrap().to_le_bytes()));
+        table.extend(entry(HASHES_TABLE, &[0x00, 0xfc, 0x80, 0, 0, 4, 0, 0]));
+        table.extend(entry(RESET_BLOCK, &0x0080_b004_u32.to_le_bytes()));
+        let footer = entry(FOOTER, &[]);
+        let all = u16::try_from(table.len() + footer.len()).unwrap();
+        table.extend(all.to_le_bytes());
+        table.extend(FOOTER);
+        let end = bytes.len() - RESET_VECTOR_LEN_BYTES;
+        bytes[end - table.len()..end].copy_from_slice(&table);
+        bytes
+    }
+
+    pub(in super::super) fn svsm_info(offset: u32) -> Vec<u8> {
+        entry(SVSM_INFO, &offset.to_le_bytes())
+    }
+
+    #[test]
+    fn a_guid_lies_in_memory_as_edk2_writes_it() {
+        assert_eq!(hex::encode(FOOTER), "de82b596b21ff745baeaa366c55a082d");
+    }
+
+    #[test]
+    fn a_good_image() {
+        let bytes = image(2, &SECTIONS, &[]);
+        let firmware = Firmware::parse(&bytes).unwrap();
+        assert_eq!(firmware.reset_address(), Ok(0x0080_b004));
+        assert_eq!(firmware.hashes_table_gpa(), Ok(0x0080_fc00));
+        assert_eq!(firmware.sections().len(), 4);
+        assert_eq!(firmware.sections()[0], Section { kind: SectionKind::SecMem, gpa: 0x80_0000, pages: 2 });
+        assert_eq!(firmware.svsm_entry_offset(), Err(FirmwareError::MissingEntry("SVSM information")));
+    }
+
+    #[test]
+    fn each_flaw_has_its_error() {
+        let parse = |bytes: &[u8]| Firmware::parse(bytes).err();
+        let good = image(2, &SECTIONS, &[]);
+        assert_eq!(parse(&[]), Some(FirmwareError::Length(0)));
+        assert_eq!(parse(&good[1..]), Some(FirmwareError::Length(8191)));
+        assert_eq!(parse(&[0; 4096]), Some(FirmwareError::NoFooter));
+        let too_large = vec![0; MAX_FIRMWARE_LEN_BYTES + PAGE_LEN_BYTES];
+        assert_eq!(parse(&too_large), Some(FirmwareError::TooLarge(too_large.len())));
+        let twice = image(2, &SECTIONS, &entry(RESET_BLOCK, &[0; 4]));
+        assert_eq!(parse(&twice), Some(FirmwareError::DuplicateEntry("SEV-ES reset block")));
+        let short = image(2, &SECTIONS, &entry(SVSM_INFO, &[0; 3]));
+        assert_eq!(parse(&short), Some(FirmwareError::ShortEntry("SVSM information")));
+        assert_eq!(parse(&image(2, &SECTIONS, &[0])), Some(FirmwareError::DamagedFooter), "a byte left over");
+        let unknown = image(2, &[(0, 0x1000, 7)], &[]);
+        assert_eq!(parse(&unknown), Some(FirmwareError::UnknownSection(7)));
+        for bad in [(1, 0x1000, 1), (0, 0x1001, 1), (0xffff_f000, 0x2000, 1), (0, 0x2000, 2), (0, 0, 3)] {
+            let error = FirmwareError::SectionBounds { gpa: bad.0, len_bytes: bad.1 };
+            assert_eq!(parse(&image(2, &[bad], &[])), Some(error));
+        }
+        let huge = image(2, &[(0, 0x4000_0000, 1), (0x4000_0000, 0x1000, 1)], &[]);
+        assert!(matches!(parse(&huge), Some(FirmwareError::DamagedMetadata(_))));
+        for at in [0, 4, 8, 12] {
+            let mut bytes = good.clone();
+            bytes[at] ^= 0x40; // signature; size, version, number of sections
+            if at == 4 {
+                bytes[at] = 15;
+            }
+            assert!(matches!(parse(&bytes), Some(FirmwareError::DamagedMetadata(_))), "field at {at}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..12), tail in any::<bool>(),
+        ) {
+            let mut bytes = image(1, &SECTIONS, &svsm_info(0));
+            for (at, value) in changes {
+                // The tables: metadata at the start, footer at the end.
+                let at = if tail { PAGE_LEN_BYTES - 1 - at.index(180) } else { at.index(64) };
+                bytes[at] = value;
+            }
+            let _ = Firmware::parse(&bytes);
+        }
+    }
+}

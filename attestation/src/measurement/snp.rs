@@ -282,11 +282,11 @@ fn add_vcpus(chain: &mut Chain, launch: &Launch<'_>, reset_address: u32) -> Resu
 }
 
 /// Header and entries of the table: GUID, size of it all in 2 bytes, contents.
-const TABLE_HEADER_LEN_BYTES: usize = 18;
-const TABLE_ENTRY_LEN_BYTES: usize = TABLE_HEADER_LEN_BYTES + 32;
-const TABLE_LEN_BYTES: usize = TABLE_HEADER_LEN_BYTES + 3 * TABLE_ENTRY_LEN_BYTES;
+const TABLE_HEADER_LEN_BYTES: u16 = 18;
+const TABLE_ENTRY_LEN_BYTES: u16 = TABLE_HEADER_LEN_BYTES + 32;
+const TABLE_LEN_BYTES: u16 = TABLE_HEADER_LEN_BYTES + 3 * TABLE_ENTRY_LEN_BYTES;
 /// In memory it is padded to a multiple of 16 bytes.
-const PADDED_TABLE_LEN_BYTES: usize = TABLE_LEN_BYTES.next_multiple_of(16);
+const PADDED_TABLE_LEN_BYTES: usize = TABLE_LEN_BYTES.next_multiple_of(16) as usize;
 const TABLE_GUID: [u8; 16] = guid(0x9438d606, 0x4f22, 0x4cc9, 0xb479_a793_d411_fd21);
 const CMDLINE_GUID: [u8; 16] = guid(0x97d02dd8, 0xbd20, 0x4c94, 0xaa78_e771_4d36_ab2a);
 const INITRD_GUID: [u8; 16] = guid(0x44baf731, 0x3a2f, 0x4bd7, 0x9af1_41e2_9169_781d);
@@ -309,14 +309,14 @@ fn hashes_page(firmware: &Firmware<'_>, kernel: &Kernel<'_>) -> Result<[u8; PAGE
 fn hashes_table(kernel: &Kernel<'_>) -> Vec<u8> {
     let mut cmdline = kernel.cmdline.as_bytes().to_vec();
     cmdline.push(0);
-    let mut table = Vec::with_capacity(TABLE_LEN_BYTES);
+    let mut table = Vec::with_capacity(PADDED_TABLE_LEN_BYTES);
     table.extend_from_slice(&TABLE_GUID);
-    table.extend_from_slice(&[TABLE_LEN_BYTES as u8, 0]); // 168
+    table.extend_from_slice(&TABLE_LEN_BYTES.to_le_bytes());
     for (id, bytes) in
         [(CMDLINE_GUID, &cmdline[..]), (INITRD_GUID, kernel.initrd), (KERNEL_GUID, kernel.kernel)]
     {
         table.extend_from_slice(&id);
-        table.extend_from_slice(&[TABLE_ENTRY_LEN_BYTES as u8, 0]); // 50
+        table.extend_from_slice(&TABLE_ENTRY_LEN_BYTES.to_le_bytes());
         table.extend_from_slice(digest(&SHA256, bytes).as_ref());
     }
     table
@@ -376,5 +376,126 @@ impl Chain {
 
     fn finish(self, note: Option<&'static str>) -> Measurement {
         Measurement { digest: self.digest.value(), steps: self.steps, note }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ovmf::tests::{SECTIONS, image, svsm_info};
+    use super::*;
+    use proptest::prelude::*;
+
+    const KERNEL: Kernel<'_> = Kernel { kernel: b"kernel", initrd: b"initrd", cmdline: "quiet" };
+
+    fn launch(firmware: &[u8]) -> Launch<'_> {
+        Launch {
+            firmware,
+            svsm: None,
+            kernel: Some(KERNEL),
+            vcpus: 2,
+            vcpu_signature: VcpuSignature::from_model_name("EPYC-v4").unwrap(),
+            guest_features: 1,
+            vmm: Vmm::Qemu,
+        }
+    }
+
+    #[test]
+    fn signatures() {
+        let of = |name| VcpuSignature::from_model_name(name).map(|signature| signature.0);
+        assert_eq!(of("EPYC"), Some(0x0080_0f12));
+        assert_eq!(of("EPYC-IBPB"), of("EPYC"));
+        assert_eq!(of("EPYC-Rome-v3"), Some(0x0083_0f10));
+        assert_eq!(of("EPYC-Milan"), Some(0x00a0_0f11));
+        assert_eq!(of("EPYC-Genoa-v1"), Some(0x00a1_0f10));
+        assert_eq!(of("EPYC-Turin"), Some(0x00b0_0f00));
+        for name in ["", "epyc", "EPYC-v0", "EPYC-v01", "EPYC-v+1", "EPYC-v9", "EPYC-Siena", "EPYC-v"] {
+            assert_eq!(of(name), None, "{name}");
+        }
+        assert_eq!(VcpuSignature::from_parts(6, 0x3c, 3), Some(VcpuSignature(0x3_06c3)));
+        assert_eq!(VcpuSignature::from_parts(271, 0, 0), None);
+        assert_eq!(VcpuSignature::from_parts(25, 256, 0), None);
+        assert_eq!(VcpuSignature::from_parts(25, 0, 16), None);
+    }
+
+    #[test]
+    fn every_input_is_measured() {
+        let firmware = image(2, &SECTIONS, &[]);
+        let base = launch(&firmware);
+        let with = |kernel| Launch { kernel: Some(kernel), ..base };
+        let launches = [
+            base,
+            Launch { kernel: None, ..base },
+            with(Kernel { kernel: b"kernel2", ..KERNEL }),
+            with(Kernel { initrd: b"", ..KERNEL }),
+            with(Kernel { cmdline: "quiet ", ..KERNEL }),
+            Launch { vcpus: 1, ..base },
+            Launch { vcpus: 3, ..base },
+            Launch { vcpu_signature: VcpuSignature(0x00a1_0f10), ..base },
+            Launch { guest_features: 0x21, ..base },
+            Launch { vmm: Vmm::Ec2, ..base },
+            Launch { vmm: Vmm::Gce, ..base },
+        ];
+        let digests: std::collections::BTreeSet<_> =
+            launches.iter().map(|launch| measure(launch).unwrap().digest).collect();
+        assert_eq!(digests.len(), launches.len());
+    }
+
+    #[test]
+    fn steps_tell_the_order() {
+        let firmware = image(2, &SECTIONS, &[]);
+        let names = |vmm| -> Vec<_> {
+            measure(&Launch { vmm, ..launch(&firmware) })
+                .unwrap()
+                .steps
+                .iter()
+                .map(|step| step.name)
+                .collect()
+        };
+        let vcpus = ["VMSA of the first vCPU", "VMSA of the further vCPUs"];
+        let qemu = ["firmware", "SEC memory", "secrets page", "CPUID page", "kernel hashes"];
+        assert_eq!(names(Vmm::Qemu), [&qemu[..], &vcpus].concat());
+        let ec2 = ["firmware", "SEC memory", "secrets page", "kernel hashes", "CPUID page"];
+        assert_eq!(names(Vmm::Ec2), [&ec2[..], &vcpus].concat());
+    }
+
+    #[test]
+    fn what_cannot_be_launched_is_refused() {
+        let firmware = image(2, &SECTIONS, &[]);
+        let error = |launch: &Launch<'_>| measure(launch).unwrap_err();
+        let base = launch(&firmware);
+        for vcpus in [0, MAX_VCPUS + 1] {
+            assert_eq!(error(&Launch { vcpus, ..base }), LaunchError::Vcpus(vcpus));
+        }
+        let unmeasured = image(2, &SECTIONS[..3], &[]);
+        assert_eq!(error(&launch(&unmeasured)), LaunchError::KernelNotMeasured);
+        let svsm_image = image(1, &SECTIONS[..3], &svsm_info(0x10));
+        let svsm = Some(Svsm { image: &svsm_image, vars_len_bytes: 0 });
+        let refused = |launch| assert!(matches!(error(&launch), LaunchError::SvsmMode(_)), "{launch:?}");
+        refused(Launch { svsm, ..base });
+        refused(Launch { svsm, kernel: None, guest_features: 0x21, ..base });
+        refused(Launch { svsm, kernel: None, vmm: Vmm::Gce, ..base });
+        for vars_len_bytes in [1, u64::MAX] {
+            refused(Launch { svsm: Some(Svsm { image: &svsm_image, vars_len_bytes }), kernel: None, ..base });
+        }
+        let no_entry = Svsm { image: &firmware, vars_len_bytes: 0 };
+        assert!(matches!(
+            error(&Launch { svsm: Some(no_entry), kernel: None, ..base }),
+            LaunchError::Svsm(_)
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn one_changed_byte_of_the_firmware_never_gives_the_same_digest(
+            at in any::<prop::sample::Index>(), bit in 0..8_u32,
+        ) {
+            let good = image(2, &SECTIONS, &[]);
+            let mut bad = good.clone();
+            bad[at.index(good.len())] ^= 1 << bit;
+            let before = measure(&launch(&good)).unwrap().digest;
+            if let Ok(after) = measure(&launch(&bad)) {
+                prop_assert_ne!(before, after.digest);
+            }
+        }
     }
 }
