@@ -5,15 +5,9 @@
 //! padded with zeros and two inputs must never share their pages; then the program, the arguments and the launch
 //! document, each at its own guest-physical base so that bytes of one cannot stand for bytes of another.
 
-use ring::digest::{SHA384, digest};
-
+use super::chain::LaunchDigest;
 use crate::commit::push_lp;
 
-const PAGE_LEN_BYTES: usize = 4096;
-/// LENGTH field of PAGE_INFO: the size of the record itself.
-const PAGE_INFO_LEN_BYTES: usize = 0x70;
-/// PAGE_TYPE_NORMAL.
-const PAGE_TYPE_NORMAL: u8 = 1;
 /// What the header page begins with.
 const HEADER_LABEL: &[u8] = b"adyton/v1/simulated-launch";
 
@@ -39,28 +33,11 @@ pub fn measure_process<A: AsRef<[u8]>>(program: &[u8], document: &[u8], argv: &[
         (&arguments, ARGUMENTS_GPA),
         (document, DOCUMENT_GPA),
     ];
-    let mut launch_digest = [0; 48];
+    let mut launch_digest = LaunchDigest::default();
     for (bytes, base) in regions {
-        for (page, gpa) in bytes.chunks(PAGE_LEN_BYTES).zip((base..).step_by(PAGE_LEN_BYTES)) {
-            launch_digest = extend(launch_digest, page, gpa);
-        }
+        launch_digest.add_bytes(base, bytes);
     }
-    launch_digest
-}
-
-/// The digest after one page: SHA-384 of PAGE_INFO with the digest before it and the hash of the page.
-fn extend(current: [u8; 48], page: &[u8], gpa: u64) -> [u8; 48] {
-    let mut padded = [0; PAGE_LEN_BYTES];
-    padded[..page.len()].copy_from_slice(page);
-    let mut info = [0; PAGE_INFO_LEN_BYTES];
-    info[..0x30].copy_from_slice(&current); // DIGEST_CUR
-    info[0x30..0x60].copy_from_slice(digest(&SHA384, &padded).as_ref()); // CONTENTS
-    info[0x60] = 0x70; // LENGTH, 16 bits little-endian
-    info[0x62] = PAGE_TYPE_NORMAL;
-    info[0x68..].copy_from_slice(&gpa.to_le_bytes());
-    let mut next = [0; 48];
-    next.copy_from_slice(digest(&SHA384, &info).as_ref());
-    next
+    launch_digest.value()
 }
 
 #[cfg(test)]
