@@ -1,5 +1,6 @@
 //! SNP launch measurements against published vectors, read in place.
 #![allow(missing_docs)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests read files")]
 
 use std::path::{Path, PathBuf};
 
