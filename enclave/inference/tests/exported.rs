@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use adyton_inference::dense::{Network, Scratch};
-use adyton_model::dense::{DenseModel, Overrides, Structure};
+use adyton_model::dense::{Activation, BatchNormPlacement, DenseError, DenseModel, Overrides, Structure};
 
 /// Largest difference to a reference output, absolute.
 const TOLERANCE: f32 = 1e-5;
@@ -68,4 +68,52 @@ fn exported_models_give_their_reference_outputs() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+fn fixture(name: &str) -> Vec<u8> {
+    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)).unwrap()
+}
+
+#[test]
+fn safetensors_without_structure_are_told_by_their_numbers() {
+    for name in ["before-relu", "after-relu"] {
+        let reference = serde_json::from_slice(&fixture(&format!("{name}.json"))).unwrap();
+        let bytes = fixture(&format!("{name}.safetensors"));
+        let model = DenseModel::from_bytes(&bytes).unwrap();
+        assert!(difference(&model, &reference) < TOLERANCE, "{name}");
+    }
+    // The wrong side gives other numbers: the reference can tell.
+    let reference = serde_json::from_slice(&fixture("after-relu.json")).unwrap();
+    let overrides = Overrides { batch_norm: Some(BatchNormPlacement::Before), ..Overrides::default() };
+    let model = DenseModel::from_bytes_with(&fixture("after-relu.safetensors"), None, &overrides).unwrap();
+    assert!(difference(&model, &reference) > TOLERANCE);
+}
+
+#[test]
+fn placement_that_nothing_proves_is_an_error() {
+    let overrides = Overrides { activation: Some(Activation::Elu { alpha: 1.0 }), ..Overrides::default() };
+    let result = DenseModel::from_bytes_with(&fixture("after-elu.safetensors"), None, &overrides);
+    assert!(matches!(result, Err(DenseError::Ambiguous { .. })), "{:?}", result.err());
+    let overrides =
+        Overrides { batch_norm: Some(BatchNormPlacement::After), epsilon: Some(2e-3), ..overrides };
+    let model = DenseModel::from_bytes_with(&fixture("after-elu.safetensors"), None, &overrides).unwrap();
+    let reference = serde_json::from_slice(&fixture("after-elu.json")).unwrap();
+    assert!(difference(&model, &reference) < TOLERANCE);
+}
+
+#[test]
+fn class_names_come_from_the_graph() {
+    let model = DenseModel::from_bytes(&fixture("sklearn-strings.onnx")).unwrap();
+    assert_eq!(model.names().labels, ["blue", "green", "grey", "red"]);
+}
+
+#[test]
+fn damaged_graphs_never_panic() {
+    let bytes = fixture("torch-bn-gelu.onnx");
+    for at in 0..bytes.len() {
+        let mut changed = bytes.clone();
+        changed[at] ^= 1 << (at % 8);
+        let _ = DenseModel::from_bytes(&changed);
+        let _ = DenseModel::from_bytes(&bytes[..at]);
+    }
 }

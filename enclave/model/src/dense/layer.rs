@@ -29,8 +29,8 @@ pub struct Dense {
     pub bias: Vec<f32>,
 }
 
-/// The numbers of a kernel, `[inputs, outputs]` row-major.
-#[derive(Debug, Clone, PartialEq)]
+/// The numbers of a kernel, `[inputs, outputs]` row-major. `Debug` tells how many there are, never what they are.
+#[derive(Clone, PartialEq)]
 pub enum Kernel {
     /// As trained.
     F32(Vec<f32>),
@@ -50,6 +50,13 @@ pub struct Affine {
     pub scale: Vec<f32>,
     /// `[width]`.
     pub shift: Vec<f32>,
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let element = if matches!(self, Self::F32(_)) { "f32" } else { "int8" };
+        write!(f, "Kernel({} {element} weights)", self.len())
+    }
 }
 
 /// Weights are secrets of their owner: what held them is overwritten.

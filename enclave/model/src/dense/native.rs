@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::tensors::Tensors;
 use super::{
     Activation, Affine, Dense, DenseError, DenseModel, Kernel, Layer, Loss, MAX_KERNEL_ELEMENTS, MAX_LAYERS,
-    Names, Preprocessing, Standardize, tensors,
+    Names, Preprocessing, Standardize,
 };
 
 /// The metadata key that holds [`Header`]; its presence makes a file ours.
@@ -66,6 +66,16 @@ pub(super) fn read(bytes: &[u8]) -> Result<DenseModel, DenseError> {
             cap: MAX_LAYERS,
         });
     }
+    // A sparse kernel is up to 32 times larger in memory than in the file: the sum is capped before the first is made.
+    let elements = header.layers.iter().map(|layer| match layer {
+        LayerHeader::Dense { inputs, outputs, .. } => inputs.saturating_mul(*outputs),
+        LayerHeader::Affine | LayerHeader::Activation { .. } => 0,
+    });
+    let elements = elements.fold(0usize, usize::saturating_add);
+    if elements > MAX_KERNEL_ELEMENTS {
+        let what = "number of weights in all kernels";
+        return Err(DenseError::TooLarge { what, got: elements, cap: MAX_KERNEL_ELEMENTS });
+    }
     let mut layers = Vec::with_capacity(header.layers.len());
     for (index, layer) in header.layers.iter().enumerate() {
         layers.push(match layer {
@@ -109,11 +119,8 @@ fn read_kernel(
     sparse: bool,
 ) -> Result<Kernel, DenseError> {
     let name = format!("{index}.kernel");
-    let len = tensors::elements(&[inputs, outputs]).ok_or(DenseError::TooLarge {
-        what: "kernel",
-        got: inputs.saturating_mul(outputs),
-        cap: MAX_KERNEL_ELEMENTS,
-    })?;
+    // Within the cap on the sum of all kernels, so it cannot overflow.
+    let len = inputs * outputs;
     let mask = if sparse {
         let mask = tensors.take_bytes(&format!("{index}.kernel_mask"), Dtype::U8)?;
         if mask.len() != len.div_ceil(8) {
@@ -339,6 +346,18 @@ mod tests {
         let half: Vec<i8> = (0..3000).map(|index| i8::from(index % 2 == 0)).collect();
         let pruned = model(&half, false, false).to_safetensors().unwrap().len();
         assert!(pruned < full * 55 / 100 + 400, "{pruned} of {full}");
+    }
+
+    #[test]
+    fn kernels_that_only_together_are_too_large_are_refused_before_they_are_made() {
+        let side = 1 << 13;
+        let layer =
+            format!(r#"{{"kind":"dense","inputs":{side},"outputs":{side},"element":"f32","sparse":true}}"#);
+        let layers = vec![layer; 5].join(",");
+        let header = format!(r#"{{"inputs":{side},"layers":[{layers}]}}"#);
+        let blobs: BTreeMap<String, Blob> = BTreeMap::new();
+        let bytes = safetensors::serialize(&blobs, Some(HashMap::from([(KEY.to_owned(), header)]))).unwrap();
+        assert!(matches!(DenseModel::from_bytes(&bytes), Err(DenseError::TooLarge { .. })));
     }
 
     #[test]
