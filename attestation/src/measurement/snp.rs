@@ -440,6 +440,46 @@ mod tests {
         assert_eq!(digests.len(), launches.len());
     }
 
+    /// As `sev-snp-measure` 0.0.13 computes them for the same synthetic images.
+    #[test]
+    fn each_hypervisor_and_svsm_agree_with_another_program() {
+        let firmware = image(2, &SECTIONS, &[]);
+        let vcpu_signature = VcpuSignature::from_model_name("EPYC-Genoa").unwrap();
+        let base = Launch { vcpus: 3, vcpu_signature, ..launch(&firmware) };
+        let digest = |launch| hex::encode(measure(&launch).unwrap().digest);
+        for (vmm, expected) in [
+            (
+                Vmm::Qemu,
+                "51777515b75ed8e49a6387a8d7362c38ef6cf8433fcd2ee5c164c2c51208841ff041f61250cf476d451ce81365a16b34",
+            ),
+            (
+                Vmm::Ec2,
+                "c852bfda5c846ad8e5d380fbc543a79abe29e9ff84eeb852f2c40f433b47886d2834e9e8c5b9279c6203049f37ad9812",
+            ),
+            (
+                Vmm::Gce,
+                "443bfecdbbc710127fac1eca9091f3f2ca8df9972e85c5356754c98602ecb31d52aa1bf970d479c3c14b159ab13745c0",
+            ),
+        ] {
+            assert_eq!(digest(Launch { vmm, guest_features: 0x21, ..base }), expected, "{vmm:?}");
+        }
+        let sections = [&SECTIONS[..3], &[(0x90_0000, 0x1000, 4)]].concat();
+        let svsm_image = image(1, &sections, &svsm_info(0x10));
+        for (vars_len_bytes, expected) in [
+            (
+                0,
+                "6a22299bc3aeddc398c1e6241d9eef5927f5bc85a8a529aa9ca993650fd5067a5753b1cb4488f632e96b049dcd56209a",
+            ),
+            (
+                0x2_0000,
+                "6f8802efa687f63f9ad706f4ce15abc777c3bdd58b49bfdd8db52d5a0779fbbbbd90afb84026dd39390c9b028a31fb9d",
+            ),
+        ] {
+            let svsm = Some(Svsm { image: &svsm_image, vars_len_bytes });
+            assert_eq!(digest(Launch { svsm, kernel: None, ..base }), expected, "{vars_len_bytes:#x}");
+        }
+    }
+
     #[test]
     fn steps_tell_the_order() {
         let firmware = image(2, &SECTIONS, &[]);
