@@ -129,9 +129,10 @@ pub struct TrainArgs {
     /// Augment training rows with noise of this deviation, after standardisation.
     #[arg(long, env = "ADYTON_NOISE", default_value_t = 0.0)]
     noise: f64,
-    /// End after so many epochs without a better validation loss; 0 never ends early.
-    #[arg(long, env = "ADYTON_PATIENCE", default_value_t = 10)]
-    patience: usize,
+    /// End after so many epochs without a better validation loss; 0 never ends early. By default 10 where there are
+    /// validation rows.
+    #[arg(long, env = "ADYTON_PATIENCE")]
+    patience: Option<usize>,
     /// The same seed gives the same model, byte for byte.
     #[arg(long, env = "ADYTON_SEED", default_value_t = 1)]
     seed: u64,
@@ -327,8 +328,11 @@ fn run_train(args: &TrainArgs, ui: &Ui) -> Result<Report, WorkshopError> {
     if let Some(path) = &args.curve {
         write(path, curve::svg(&trained.epochs, trained.best_epoch).as_bytes())?;
     }
-    let held_out = held_out(&trained.model, &table, &dataset, &targets)?;
-    let counts = [&dataset.train, &dataset.validation, &dataset.test].map(|part| part.targets.len());
+    let held_out = match dataset.test_rows.as_slice() {
+        [] => None,
+        rows => Some(evaluate(&trained.model, &table.select(rows))?),
+    };
+    let counts = [dataset.train.targets.len(), dataset.validation.targets.len(), dataset.test_rows.len()];
     let mut text = format!(
         "trained {} epochs on {} rows ({} validation, {} test), kept epoch {}\n{bytes} bytes in {}\n",
         trained.epochs.len(),
@@ -347,33 +351,6 @@ fn run_train(args: &TrainArgs, ui: &Ui) -> Result<Report, WorkshopError> {
         "test": held_out.as_ref().map(metrics_json),
     });
     Ok(Report { json, text })
-}
-
-/// Metrics on the test rows, through the model as it will be served.
-fn held_out(
-    model: &DenseModel,
-    table: &Table,
-    dataset: &Dataset,
-    targets: &Targets,
-) -> Result<Option<Metrics>, WorkshopError> {
-    if dataset.test.targets.is_empty() {
-        return Ok(None);
-    }
-    if !table.splits.is_empty() {
-        return evaluate(model, &table.only("test")).map(Some);
-    }
-    // The split was drawn here: the prepared test rows are judged by the model without its preparation.
-    let bare = model.clone().with_preprocessing(adyton_model::dense::Preprocessing::default())?;
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a class number")]
-    let label =
-        |target: &f32| targets.labels.get(*target as usize).cloned().unwrap_or_else(|| target.to_string());
-    let test = Table {
-        features: table.features.clone(),
-        values: dataset.test.inputs.iter().copied().collect(),
-        labels: dataset.test.targets.iter().map(label).collect(),
-        splits: Vec::new(),
-    };
-    evaluate(&bare, &test).map(Some)
 }
 
 fn run_convert(args: &ConvertArgs) -> Result<Report, WorkshopError> {

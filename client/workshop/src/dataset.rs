@@ -50,17 +50,19 @@ pub struct Targets {
     pub values: Vec<f32>,
 }
 
-/// Prepared rows, in three parts.
+/// Prepared rows to learn from, and the rows that are held out.
 #[derive(Debug, Clone)]
 pub struct Dataset {
     /// Training rows `[rows, features]`, prepared.
     pub train: Part,
     /// Validation rows; there may be none.
     pub validation: Part,
-    /// Test rows; there may be none.
-    pub test: Part,
+    /// Which rows of the table are held out; there may be none. They are judged as they are, by the finished model.
+    pub test_rows: Vec<usize>,
     /// What was done to the features.
     pub preprocessing: Preprocessing,
+    /// What was done to the targets: `(target - mean) / scale`. Classes are left as they are (0 and 1).
+    pub target_scaling: Standardize,
 }
 
 /// Some of the rows.
@@ -127,17 +129,43 @@ impl Dataset {
         split: &Split,
         preparation: &Preparation,
     ) -> Result<Self, WorkshopError> {
-        let [train, validation, test] = split_rows(table, targets, split)?;
+        let [train, validation, test_rows] = split_rows(table, targets, split)?;
         if train.is_empty() {
             return Err(WorkshopError::Data("there are no training rows".into()));
         }
         let preprocessing = learn(table, &train, preparation);
+        let target_scaling = learn_targets(targets, &train);
+        let (mean, scale) = (target_scaling.mean[0], target_scaling.scale[0]);
         let part = |rows: &[usize]| Part {
             inputs: prepare(table, rows, &preprocessing),
-            targets: rows.iter().map(|row| targets.values[*row]).collect(),
+            targets: rows.iter().map(|row| (targets.values[*row] - mean) / scale).collect(),
         };
-        Ok(Self { train: part(&train), validation: part(&validation), test: part(&test), preprocessing })
+        Ok(Self {
+            train: part(&train),
+            validation: part(&validation),
+            test_rows,
+            preprocessing,
+            target_scaling,
+        })
     }
+}
+
+/// Mean and deviation of a quantity over the training rows: a network starts near zero and moves in steps near one, and
+/// would never arrive at a price. The last layer takes it back to the quantity's own unit.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "stored as f32, counted in f64"
+)]
+fn learn_targets(targets: &Targets, train: &[usize]) -> Standardize {
+    if targets.loss != Loss::SquaredError {
+        return Standardize { mean: vec![0.0], scale: vec![1.0] };
+    }
+    let count = train.len() as f64;
+    let mean = train.iter().map(|row| f64::from(targets.values[*row])).sum::<f64>() / count;
+    let spread = |row: &usize| (f64::from(targets.values[*row]) - mean).powi(2);
+    let scale = (train.iter().map(spread).sum::<f64>() / count).sqrt();
+    Standardize { mean: vec![mean as f32], scale: vec![if scale > 1e-12 { scale as f32 } else { 1.0 }] }
 }
 
 fn split_rows(table: &Table, targets: &Targets, split: &Split) -> Result<[Vec<usize>; 3], WorkshopError> {
@@ -209,7 +237,7 @@ fn learn(table: &Table, train: &[usize], preparation: &Preparation) -> Preproces
         present.sort_by(f32::total_cmp);
         let fill = match preparation.impute {
             Impute::Mean => mean,
-            Impute::Median => present.get(present.len() / 2).map_or(0.0, |value| f64::from(*value)),
+            Impute::Median => median(&present),
         };
         let spread = |value: f64| (value - mean) * (value - mean);
         // Filled-in cells count too: they are what the network sees.
@@ -225,6 +253,12 @@ fn learn(table: &Table, train: &[usize], preparation: &Preparation) -> Preproces
         impute: missing.then_some(impute),
         standardize: preparation.standardize.then_some(Standardize { mean: means, scale: scales }),
     }
+}
+
+/// The middle of sorted values, or the mean of the two in the middle; 0 for none.
+fn median(sorted: &[f32]) -> f64 {
+    let at = |index: usize| sorted.get(index).map_or(0.0, |value| f64::from(*value));
+    (at(sorted.len().saturating_sub(1) / 2) + at(sorted.len() / 2)) / 2.0
 }
 
 fn prepare(table: &Table, rows: &[usize], preprocessing: &Preprocessing) -> Array2<f32> {
@@ -267,6 +301,12 @@ mod tests {
         assert!(Targets::of(&table(&["a", "a"]), None).is_err());
         assert!(Targets::of(&table(&["a", ""]), None).is_err());
         assert!(Targets::of(&table(&["a", "b"]), Some(Loss::SquaredError)).is_err());
+    }
+
+    #[test]
+    fn medians_lie_in_the_middle() {
+        assert_eq!((median(&[]), median(&[3.0]), median(&[1.0, 4.0])), (0.0, 3.0, 2.5));
+        assert_eq!((median(&[1.0, 2.0, 9.0]), median(&[1.0, 2.0, 4.0, 9.0])), (2.0, 3.0));
     }
 
     #[test]

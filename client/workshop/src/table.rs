@@ -109,17 +109,22 @@ impl Table {
         if self.splits.is_empty() {
             return self.clone();
         }
-        let kept: Vec<usize> = (0..self.rows()).filter(|row| self.splits[*row] == name).collect();
+        self.select(&(0..self.rows()).filter(|row| self.splits[*row] == name).collect::<Vec<_>>())
+    }
+
+    /// These rows, in this order.
+    #[must_use]
+    pub(crate) fn select(&self, rows: &[usize]) -> Self {
         let width = self.features.len();
         Self {
             features: self.features.clone(),
-            values: kept
+            values: rows
                 .iter()
                 .flat_map(|row| &self.values[row * width..(row + 1) * width])
                 .copied()
                 .collect(),
-            labels: kept.iter().filter_map(|row| self.labels.get(*row)).cloned().collect(),
-            splits: kept.iter().map(|row| self.splits[*row].clone()).collect(),
+            labels: rows.iter().filter_map(|row| self.labels.get(*row)).cloned().collect(),
+            splits: rows.iter().filter_map(|row| self.splits.get(*row)).cloned().collect(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The training loop: shuffled batches, validation after each epoch, and the best weights in the end.
 
 use adyton_model::dense::{Activation, Dense as ModelDense, DenseModel, Kernel, Layer, Loss, Names};
-use ndarray::{Array2, Axis};
+use ndarray::Axis;
 
 use crate::dataset::Part;
 use crate::network::{Dense, Network, Penalties, TRAINABLE};
@@ -11,6 +11,9 @@ use crate::{Dataset, Targets, WorkshopError};
 
 /// Rows looked at together when a whole part is evaluated.
 const EVALUATION_ROWS: usize = 4096;
+
+/// Epochs waited for a better validation loss, if nothing else is asked for.
+const DEFAULT_PATIENCE: usize = 10;
 
 /// How a network is trained.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,8 +38,9 @@ pub struct Options {
     pub dropout: f64,
     /// Deviation of the noise added to training rows, after standardisation.
     pub noise: f64,
-    /// Epochs without a better validation loss after which training ends; 0 never ends early.
-    pub patience: usize,
+    /// Epochs without a better validation loss after which training ends. `None` is ten where there are validation rows,
+    /// and never without; 0 never ends early. Asking for it without validation rows is an error.
+    pub patience: Option<usize>,
     /// Seed of weights, shuffles, dropout and noise.
     pub seed: u64,
 }
@@ -44,7 +48,7 @@ pub struct Options {
 /// What one epoch came to.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Epoch {
-    /// Mean loss of the training rows.
+    /// Mean loss of the training rows; for a quantity after its standardisation, as the network sees it.
     pub train_loss: f64,
     /// Share of training rows that are right; none for a quantity.
     pub train_accuracy: Option<f64>,
@@ -100,6 +104,15 @@ pub fn train(
     watch: &mut dyn FnMut(usize, &Epoch),
 ) -> Result<Trained, WorkshopError> {
     options.verify()?;
+    let patience = match (options.patience, dataset.validation.targets.is_empty()) {
+        (Some(asked), true) if asked > 0 => {
+            return Err(WorkshopError::Option(
+                "--patience needs validation rows: give some the split `validation`, or use --patience 0"
+                    .into(),
+            ));
+        }
+        (asked, none) => asked.unwrap_or(if none { 0 } else { DEFAULT_PATIENCE }),
+    };
     let mut random = Random::new(options.seed);
     let mut widths = vec![dataset.train.inputs.ncols()];
     widths.extend(&options.hidden);
@@ -119,7 +132,7 @@ pub fn train(
         // Without validation rows the last weights are kept: a low training loss is no reason to prefer any.
         if judged < best.0 || epoch.validation_loss.is_none() {
             best = (judged, number, network.clone());
-        } else if options.patience > 0 && number - best.1 >= options.patience {
+        } else if patience > 0 && number - best.1 >= patience {
             break;
         }
     }
@@ -199,11 +212,16 @@ fn model(
     let last = network.layers.len() - 1;
     let mut layers = Vec::new();
     for (at, Dense { kernel, bias }) in network.layers.iter().enumerate() {
+        // The last layer answers in the unit of the labels; for classes this multiplies by one and adds zero.
+        let (mean, scale) = match at == last {
+            true => (dataset.target_scaling.mean[0], dataset.target_scaling.scale[0]),
+            false => (0.0, 1.0),
+        };
         layers.push(Layer::Dense(ModelDense {
             inputs: kernel.nrows(),
             outputs: kernel.ncols(),
-            kernel: Kernel::F32(row_major(kernel)),
-            bias: bias.to_vec(),
+            kernel: Kernel::F32(kernel.iter().map(|weight| weight * scale).collect()),
+            bias: bias.iter().map(|bias| bias * scale + mean).collect(),
         }));
         let activation = match (at == last, targets.loss) {
             (false, _) => network.hidden,
@@ -220,10 +238,6 @@ fn model(
         .with_preprocessing(dataset.preprocessing.clone())?
         .with_names(names)?
         .with_loss(Some(targets.loss)))
-}
-
-fn row_major(kernel: &Array2<f32>) -> Vec<f32> {
-    kernel.iter().copied().collect()
 }
 
 #[cfg(test)]
@@ -257,7 +271,7 @@ mod tests {
             l2: 0.0,
             dropout: 0.0,
             noise: 0.0,
-            patience: 0,
+            patience: Some(0),
             seed: 4,
         }
     }
@@ -294,12 +308,46 @@ mod tests {
         assert_ne!(bytes(&short), bytes(&Options { seed: 5, ..short.clone() }));
     }
 
+    /// Prices: far from zero and from one, as quantities are.
+    fn prices() -> Table {
+        let mut random = Random::new(2);
+        let mut table = Table { features: vec!["a".into(), "b".into()], ..Table::default() };
+        for _ in 0..400 {
+            let (a, b) = (random.uniform(), random.uniform());
+            #[allow(clippy::cast_possible_truncation, reason = "features in f32")]
+            table.values.extend([a as f32, b as f32]);
+            let price = 250_000.0 + 90_000.0 * a - 40_000.0 * b + 500.0 * random.normal();
+            table.labels.push(format!("{price:.2}"));
+        }
+        table
+    }
+
+    #[test]
+    fn a_large_quantity_is_learned_in_its_own_unit() {
+        for method in [Method::Adam, Method::Sgd { momentum: 0.9 }] {
+            let trained = run(&prices(), &Options { method, ..options() }).unwrap();
+            let error = crate::evaluate(&trained.model, &prices()).unwrap().root_mean_square_error.unwrap();
+            assert!(error < 3_000.0, "{method:?}: {error}, the noise is 500 and the spread 30 000");
+        }
+    }
+
     #[test]
     fn early_stopping_keeps_the_best_epoch() {
-        let trained = run(&rings(), &Options { patience: 3, epochs: 500, ..options() }).unwrap();
+        let trained = run(&rings(), &Options { patience: Some(3), epochs: 500, ..options() }).unwrap();
         let best = trained.epochs[trained.best_epoch - 1].validation_loss.unwrap();
         assert!(trained.epochs.len() < 500 && trained.epochs.len() == trained.best_epoch + 3);
         assert!(trained.epochs.iter().all(|epoch| epoch.validation_loss.unwrap() >= best));
+    }
+
+    #[test]
+    fn early_stopping_without_validation_rows_is_an_error_not_a_silence() {
+        let mut table = rings();
+        table.splits = vec!["train".into(); table.labels.len()];
+        let waiting = Options { patience: Some(3), epochs: 2, ..options() };
+        assert!(matches!(run(&table, &waiting), Err(WorkshopError::Option(_))));
+        for patience in [None, Some(0)] {
+            assert!(run(&table, &Options { patience, epochs: 2, ..options() }).is_ok());
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ fn options(seed: u64) -> Options {
         l2: 1e-4,
         dropout: 0.0,
         noise: 0.0,
-        patience: 0,
+        patience: None,
         seed,
     }
 }
