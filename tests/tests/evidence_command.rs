@@ -1,4 +1,4 @@
-//! `adyton evidence verify FOLDER`: the recorded evidence of real machines gets its verdict, reason and exit status.
+//! `adyton evidence verify FOLDER` and `adyton measure snp`: recorded evidence and published vectors, by the command line.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
 use std::fs;
@@ -56,4 +56,44 @@ fn every_recorded_snp_folder_gets_its_verdict() {
     }
     eprintln!("{judged} folders judged");
     assert!(judged > 20, "only {judged} folders were judged");
+}
+
+#[test]
+fn every_published_launch_digest_comes_out_of_the_command() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/evidence/snp-launch-measurement");
+    let Ok(vectors) = fs::read(folder.join("vectors.json")) else {
+        eprintln!("skipped: ../shared/evidence/snp-launch-measurement is missing");
+        return;
+    };
+    let (folder, empty) = (folder.canonicalize().unwrap(), tempfile::NamedTempFile::new().unwrap());
+    let vectors: Vec<serde_json::Value> = serde_json::from_slice(&vectors).unwrap();
+    assert!(!vectors.is_empty());
+    for vector in &vectors {
+        let text = |name: &str| vector[name].as_str().map(str::to_owned);
+        let file = |name: &str| match text(name).as_deref() {
+            Some("empty") => Some(empty.path().to_string_lossy().into_owned()),
+            other => other.map(|file| folder.join(file).to_string_lossy().into_owned()),
+        };
+        let mut arguments: Vec<String> = ["measure", "snp", "--json", "--vcpus"].map(str::to_owned).into();
+        arguments.push(vector["vcpus"].to_string());
+        let named =
+            [("--firmware", file("ovmf")), ("--kernel", file("kernel")), ("--vcpu-type", text("vcpu_type"))];
+        let more = [("--guest-features", text("guest_features")), ("--vmm", text("vmm"))];
+        let kernel = [("--initrd", file("initrd")), ("--cmdline", text("append"))];
+        let kernel = kernel.into_iter().filter(|_| vector["kernel"].is_string());
+        for (flag, value) in named.into_iter().chain(more).chain(kernel) {
+            arguments.extend(value.into_iter().flat_map(|value| [flag.to_owned(), value]));
+        }
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let outcome = Outcome::of("adyton", &arguments, &folder);
+        let expected = match vector["kind"].as_str().unwrap() {
+            "must-fail" => {
+                assert_eq!(outcome.code, 1, "{vector}: {outcome:?}");
+                continue;
+            }
+            "tools-disagree" => &vector["candidates"]["sev_snp_measure_0_0_13"],
+            _ => &vector["expected"],
+        };
+        assert_eq!(&outcome.json()["measurement"], expected, "{vector}: {outcome:?}");
+    }
 }

@@ -328,3 +328,23 @@ fn the_repository_speaks_of_itself_alone() {
         }
     }
 }
+
+#[test]
+fn every_claim_names_a_test_that_exists() {
+    let mut tests = BTreeSet::new();
+    for path in sources().iter().filter(|path| path.extension().is_some_and(|end| end == "rs")) {
+        let text = fs::read_to_string(path).unwrap();
+        let names = text.split("fn ").skip(1).filter_map(|rest| rest.split('(').next());
+        tests.extend(names.map(str::to_owned));
+    }
+    for (page, least) in [("SECURITY.md", 20), ("THREAT-MODEL.md", 12)] {
+        let text = fs::read_to_string(root().join(page)).unwrap();
+        let named: Vec<&str> =
+            text.split('`').skip(1).step_by(2).filter(|span| span.contains("::")).collect();
+        assert!(named.len() >= least, "{page} names only {} tests", named.len());
+        for span in named {
+            let test = span.rsplit("::").next().unwrap();
+            assert!(tests.contains(test), "{page} names {span}, and there is no such test");
+        }
+    }
+}

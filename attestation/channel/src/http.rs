@@ -17,13 +17,14 @@ use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::tls::{ALPN_H2, ChannelError, Peer, TlsIdentity, client_config, exporter, peer_spki};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Why a request over a channel has no answer.
@@ -197,6 +198,24 @@ where
     })?;
     let trailers = collected.trailers().cloned();
     Ok((collected.to_bytes(), trailers))
+}
+
+/// The next connection, or `None` once `stop` is over. Where none can be accepted, as without file descriptors, it waits
+/// for others to end rather than spin.
+pub async fn next_connection(listener: &TcpListener, stop: impl Future<Output = ()>) -> Option<TcpStream> {
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => return Some(stream),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            () = &mut stop => return None,
+        }
+    }
 }
 
 /// The TLS stream of an accepted connection.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use adyton_attestation::SIMULATED_NOTICE;
 use adyton_attestation::release::{AwaitingEvidence, Direction, MAX_MESSAGE_LEN, ReleaseError};
-use adyton_channel::http::{accept, read_body, serving};
+use adyton_channel::http::{accept, next_connection, read_body, serving};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
@@ -71,17 +71,7 @@ pub async fn serve(
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { return Ok(()) };
-        let stream = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            },
-            () = stop.cancelled() => return Ok(()),
-        };
+        let Some(stream) = next_connection(&listener, stop.cancelled()).await else { return Ok(()) };
         let (broker, tls) = (broker.clone(), tls.clone());
         tokio::spawn(async move {
             let connection = converse(stream, broker, tls, spki);

@@ -1,4 +1,8 @@
 //! The origin network (100-128-64-1) reaches what a Keras run of it reaches, within the standard error of the test set.
+//!
+//! One run says little: over seeds the accuracy on `synthetic` spreads by 0.011, Keras's as much as ours, and the
+//! reference is one such run. So it is the mean over many seeds that has to reach it. This also holds on processors whose
+//! products round otherwise.
 #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::cast_precision_loss, reason = "tests")]
 
 use std::path::PathBuf;
@@ -50,24 +54,31 @@ fn accuracy(name: &str, seed: u64) -> Option<(f64, usize)> {
     Some((metrics.accuracy.unwrap(), metrics.rows))
 }
 
-fn reaches(name: &str, reference: f64) {
-    for seed in [1, 2, 3] {
-        let Some((accuracy, rows)) = accuracy(name, seed) else { return };
-        let error = (reference * (1.0 - reference) / rows as f64).sqrt();
-        eprintln!("{name} seed {seed}: {accuracy:.4}, reference {reference:.4}, standard error {error:.4}");
-        assert!(
-            accuracy >= reference - error,
-            "{name} seed {seed}: {accuracy} is below {reference} - {error}"
-        );
-    }
+fn reaches(name: &'static str, reference: f64, seeds: std::ops::RangeInclusive<u64>) {
+    let all: Vec<u64> = seeds.collect();
+    // Two threads: each seed is a run of its own.
+    let runs = all.chunks(all.len().div_ceil(2)).map(|part| {
+        let part = part.to_vec();
+        std::thread::spawn(move || part.into_iter().map(|seed| accuracy(name, seed)).collect::<Vec<_>>())
+    });
+    let results: Vec<_> = runs.collect::<Vec<_>>().into_iter().flat_map(|run| run.join().unwrap()).collect();
+    let Some(results) = results.into_iter().collect::<Option<Vec<_>>>() else { return };
+    let rows = results[0].1 as f64;
+    let mean = results.iter().map(|(accuracy, _)| accuracy).sum::<f64>() / results.len() as f64;
+    let error = (reference * (1.0 - reference) / rows).sqrt();
+    eprintln!(
+        "{name}: mean {mean:.4} of {} seeds, reference {reference:.4}, standard error {error:.4}",
+        results.len()
+    );
+    assert!(mean >= reference - error, "{name}: a mean of {mean} is below {reference} - {error}");
 }
 
 #[test]
 fn the_synthetic_reference_is_reached() {
-    reaches("synthetic", 0.826);
+    reaches("synthetic", 0.826, 1..=40);
 }
 
 #[test]
 fn the_digits_reference_is_reached() {
-    reaches("digits_odd_even", 0.983_333);
+    reaches("digits_odd_even", 0.983_333, 1..=10);
 }

@@ -8,7 +8,7 @@ use adyton_attestation::SIMULATED_NOTICE;
 use adyton_attestation::receipt::request_bytes;
 use adyton_attestation::release::MAX_MESSAGE_LEN;
 use adyton_attestation::session::MAX_HELLO_LEN;
-use adyton_channel::http::{ServerStream, accept, read_body, serving};
+use adyton_channel::http::{ServerStream, accept, next_connection, read_body, serving};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use futures_util::stream;
@@ -55,17 +55,7 @@ pub(crate) async fn run(
     let mut open = JoinSet::new();
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { break };
-        let stream = tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            },
-            () = over.cancelled() => break,
-        };
+        let Some(stream) = next_connection(listener, over.cancelled()).await else { break };
         while open.try_join_next().is_some() {}
         let (shared, tls, over) = (shared.clone(), tls.clone(), over.clone());
         open.spawn(async move {
