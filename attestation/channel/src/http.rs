@@ -17,6 +17,7 @@ use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -84,10 +85,30 @@ impl Call {
     /// # Errors
     /// [`CallError`]: unreachable, too slow, or TLS failed.
     pub async fn dial(address: &str, peer: Peer, answer_timeout: Duration) -> Result<Self, CallError> {
+        let connecting = async {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        };
+        Self::over(connecting, address, peer, answer_timeout).await
+    }
+
+    /// [`Call::dial`] over any byte stream; `address` is what messages call its other end.
+    ///
+    /// # Errors
+    /// As [`Call::dial`].
+    pub async fn over<S>(
+        connecting: impl Future<Output = io::Result<S>>,
+        address: &str,
+        peer: Peer,
+        answer_timeout: Duration,
+    ) -> Result<Self, CallError>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let handshake = async {
             let unreachable = |source| CallError::Unreachable { address: address.to_owned(), source };
-            let stream = TcpStream::connect(address).await.map_err(unreachable)?;
-            stream.set_nodelay(true).map_err(unreachable)?;
+            let stream = connecting.await.map_err(unreachable)?;
             // The name is not an identity and is not sent; rustls wants one all the same.
             let name =
                 ServerName::try_from("adyton.invalid").map_err(|error| CallError::Lost(error.to_string()))?;
@@ -207,7 +228,11 @@ pub async fn next_connection(listener: &TcpListener, stop: impl Future<Output = 
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => return Some(stream),
+                Ok((stream, _)) => {
+                    // Small records must not wait for each other; a stream that cannot do that works all the same.
+                    let _ = stream.set_nodelay(true);
+                    return Some(stream);
+                }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -218,20 +243,22 @@ pub async fn next_connection(listener: &TcpListener, stop: impl Future<Output = 
     }
 }
 
-/// The TLS stream of an accepted connection.
-pub type ServerStream = tokio_rustls::server::TlsStream<TcpStream>;
+/// The TLS stream of an accepted connection over `S`.
+pub type ServerStream<S> = tokio_rustls::server::TlsStream<S>;
 
 /// Shakes hands as the serving end and tells what names the connection.
 ///
 /// # Errors
 /// [`CallError`]: too slow, TLS failed, or the caller does not speak HTTP/2.
-pub async fn accept(
-    stream: TcpStream,
+pub async fn accept<S>(
+    stream: S,
     config: Arc<ServerConfig>,
     own_spki: Digest,
-) -> Result<(ServerStream, Connection), CallError> {
+) -> Result<(ServerStream<S>, Connection), CallError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let lost = |error: io::Error| CallError::Lost(error.to_string());
-    stream.set_nodelay(true).map_err(lost)?;
     let handshake = timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(config).accept(stream));
     let stream = handshake
         .await

@@ -43,7 +43,7 @@ pub enum TsmError {
     )]
     NoProvider,
     /// A provider that this code does not know.
-    #[error("unknown report provider {0:?}: known are sev_guest and tdx_guest")]
+    #[error("unknown report provider {0:?}: known are sev_guest, tdx_guest and, in a test image, adyton_sim")]
     UnknownProvider(String),
     /// `generation` was not what one write makes of it, again and again.
     #[error(
@@ -197,6 +197,8 @@ impl Entry {
         match self.text("provider")?.as_str() {
             "sev_guest" => Ok(Platform::SevSnp),
             "tdx_guest" => Ok(Platform::Tdx),
+            // The kernel of a test image: what it gives says of itself that it is simulated, and is treated so.
+            "adyton_sim" => Ok(Platform::Simulated),
             "" => Err(TsmError::NoProvider),
             other => Err(TsmError::UnknownProvider(other.to_owned())),
         }
@@ -408,6 +410,9 @@ mod tests {
     fn providers_are_known_or_refused() {
         let open = |provider| ConfigfsTsm::open(tree(Fake { provider, ..Fake::default() }).0.path()).err();
         assert!(matches!(open(""), Some(TsmError::NoProvider)));
+        let simulated = tree(Fake { provider: "adyton_sim\n", ..Fake::default() }).0;
+        let simulated = ConfigfsTsm::open(simulated.path()).unwrap();
+        assert_eq!(simulated.platform(), Platform::Simulated, "never taken for hardware");
         assert!(
             matches!(open("arm_cca_guest\n"), Some(TsmError::UnknownProvider(name)) if name == "arm_cca_guest")
         );

@@ -11,11 +11,13 @@
 //! whether there is an answer at all. So everything read has a cap, every wait an end, and the report must carry the
 //! report data that was asked for (see [`RawEvidence::expect_report_data`]); whether it is genuine is for the verifier.
 //!
-//! Unsafe code is allowed in `sev_guest/ioctl.rs` alone, for the one call that needs it.
+//! Beside Evidence, [`entropy`] brings randomness from the processor. Unsafe code is allowed in `sev_guest/ioctl.rs`,
+//! `entropy/cpu.rs` and `entropy/pool.rs` alone, for the one call or instruction that needs it.
 #![deny(unsafe_code)]
 
 pub mod configfs_tsm;
 mod detect;
+pub mod entropy;
 mod error;
 pub mod sev_guest;
 pub mod simulator_port;

@@ -3,15 +3,14 @@
 //! Its SHA-256 is SNP `HOST_DATA` (or the head of TDX `MRCONFIGID`), so clients and owners know these very bytes. There
 //! is no other configuration: no environment, no arguments, no files.
 
-use std::net::SocketAddr;
-
 use adyton_attestation::commit::{Digest, hash};
 use serde::Deserialize;
 
 use crate::EnclaveError;
+use crate::transport::Address;
 
-/// Longest launch document.
-const MAX_LEN: usize = 64 << 10;
+/// Longest launch document, bytes.
+pub(crate) const MAX_DOCUMENT_LEN: usize = 64 << 10;
 
 /// The parsed launch document (TOML; unknown keys are errors).
 #[derive(Debug, Clone, Deserialize)]
@@ -25,9 +24,9 @@ pub struct LaunchDocument {
     #[serde(deserialize_with = "hex32")]
     pub owner_root: Digest,
     /// Where the enclave listens for TLS.
-    pub listen: SocketAddr,
+    pub listen: Address,
     /// Where the host hands out manifest and sealed files.
-    pub files: SocketAddr,
+    pub files: Address,
     /// How the model key arrives.
     pub release: Release,
     /// Bounds on what clients may use.
@@ -41,8 +40,8 @@ pub struct LaunchDocument {
 pub enum Release {
     /// The enclave calls the owner's broker.
     Pull {
-        /// `host:port` of the broker.
-        broker: String,
+        /// Where the broker is, or the port at which the host reaches it.
+        broker: Address,
         /// SPKI hash of the broker's TLS key, 64 hexadecimal digits.
         #[serde(deserialize_with = "hex32")]
         broker_spki: Digest,
@@ -94,8 +93,8 @@ impl LaunchDocument {
     /// [`EnclaveError::Document`] with line and key.
     pub fn parse(bytes: &[u8]) -> Result<(Self, Digest), EnclaveError> {
         let wrong = |message: String| EnclaveError::Document(message);
-        if bytes.len() > MAX_LEN {
-            return Err(wrong(format!("{} bytes are more than the {MAX_LEN} allowed", bytes.len())));
+        if bytes.len() > MAX_DOCUMENT_LEN {
+            return Err(wrong(format!("{} bytes are more than the {MAX_DOCUMENT_LEN} allowed", bytes.len())));
         }
         let text = std::str::from_utf8(bytes).map_err(|error| wrong(error.to_string()))?;
         let document: Self = toml::from_str(text).map_err(|error| wrong(error.to_string()))?;
@@ -144,7 +143,7 @@ pub(crate) mod tests {
         assert!(wrong(&format!("{PUSH}[limits]\nmax_buffered_bytes = 1\n")).contains("max_buffered_bytes"));
         assert!(wrong(&PUSH.replace("'push'", "'pull'")).contains("broker"));
         assert!(wrong(&PUSH.replace("0101'", "01'")).contains("64 hexadecimal"));
-        assert!(LaunchDocument::parse(&vec![b'#'; MAX_LEN + 1]).is_err());
+        assert!(LaunchDocument::parse(&vec![b'#'; MAX_DOCUMENT_LEN + 1]).is_err());
         assert!(LaunchDocument::parse(b"\xff").is_err());
     }
 }

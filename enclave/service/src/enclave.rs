@@ -9,7 +9,6 @@ use adyton_attestation::session::keyset_commitment;
 use adyton_attestation::{Evidence, Platform, SIMULATED_NOTICE};
 use adyton_attester::Attester;
 use adyton_channel::TlsIdentity;
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -74,9 +73,11 @@ impl Enclave {
     /// [`EnclaveError`] for what waiting cannot mend: a wrong launch, a taken address, a manifest that is not the
     /// owner's.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), EnclaveError> {
-        let address = self.document.listen;
-        let listener =
-            TcpListener::bind(address).await.map_err(|source| EnclaveError::Listen { address, source })?;
+        let address = self.document.listen.clone();
+        let listener = address
+            .listen()
+            .await
+            .map_err(|source| EnclaveError::Listen { address: address.to_string(), source })?;
         for epoch in 1.. {
             let Some(manifest) = self.manifest(&stop).await? else { return Ok(()) };
             let shared = Arc::new(self.generation(epoch, manifest).await?);
@@ -107,7 +108,7 @@ impl Enclave {
     async fn manifest(&self, stop: &CancellationToken) -> Result<Option<VerifiedManifest>, EnclaveError> {
         let mut pause = FIRST_PAUSE;
         loop {
-            match fetch::manifest(self.document.files).await {
+            match fetch::manifest(&self.document.files).await {
                 Ok(bytes) => {
                     let manifest = VerifiedManifest::verify(&self.document.owner_root, &bytes)?;
                     version::at_least(env!("CARGO_PKG_VERSION"), &manifest.manifest().minimum_enclave)?;

@@ -20,6 +20,9 @@ pub enum EnclaveError {
     /// The launch document does not parse, or holds a key that does not exist.
     #[error("launch document: {0}")]
     Document(String),
+    /// The machine is not as the only program of a VM wants it.
+    #[error("this machine: {0}")]
+    Guest(String),
     /// The platform gave no evidence.
     #[error("no evidence from the platform: {0}")]
     Attest(#[from] AttestError),
@@ -36,7 +39,7 @@ pub enum EnclaveError {
     #[error("cannot listen on {address}: {source}")]
     Listen {
         /// The address of the launch document.
-        address: std::net::SocketAddr,
+        address: String,
         /// The system's reason.
         source: io::Error,
     },

@@ -3,7 +3,6 @@
 //! Plain HTTP: nothing secret goes out, and what comes in is verified. Lengths are bounded by what was signed before.
 
 use std::io::{self, Read};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use adyton_channel::http::read_body;
@@ -11,23 +10,19 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::EnclaveError;
+use crate::transport::Address;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 const MAX_MANIFEST_LEN: usize = 1 << 20;
 
-async fn get(
-    files: SocketAddr,
-    path: String,
-    what: &'static str,
-) -> Result<Response<Incoming>, EnclaveError> {
+async fn get(files: &Address, path: String, what: &'static str) -> Result<Response<Incoming>, EnclaveError> {
     let failed = |reason: String| EnclaveError::Fetch { what, reason };
     let exchange = async {
-        let stream = TcpStream::connect(files).await.map_err(|error| failed(error.to_string()))?;
+        let stream = files.connect().await.map_err(|error| failed(error.to_string()))?;
         let (mut sender, driver) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| failed(error.to_string()))?;
@@ -46,14 +41,14 @@ async fn get(
 }
 
 /// The signed manifest, unverified.
-pub(crate) async fn manifest(files: SocketAddr) -> Result<Vec<u8>, EnclaveError> {
+pub(crate) async fn manifest(files: &Address) -> Result<Vec<u8>, EnclaveError> {
     let response = get(files, "/v1/manifest".into(), "the manifest").await?;
     let (body, _) = read_body(response.into_body(), MAX_MANIFEST_LEN).await?;
     Ok(body.to_vec())
 }
 
 /// A sealed file as a blocking reader, for the threads that decrypt it.
-pub(crate) async fn sealed_file(files: SocketAddr, file_id: &[u8; 16]) -> Result<BlockingBody, EnclaveError> {
+pub(crate) async fn sealed_file(files: &Address, file_id: &[u8; 16]) -> Result<BlockingBody, EnclaveError> {
     let path = format!("/v1/sealed/{}", hex::encode(file_id));
     let mut body = get(files, path, "a sealed file").await?.into_body();
     // A few pieces of at most some hundred KiB: the network reads ahead of decryption by that much and no more.

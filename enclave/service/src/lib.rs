@@ -17,14 +17,17 @@ mod document;
 mod enclave;
 mod error;
 mod fetch;
+pub mod guest;
 mod keys;
 mod lease;
 mod load;
 mod release;
 mod serve;
 mod session;
+mod transport;
 mod version;
 
 pub use document::{LaunchDocument, Limits, Release};
 pub use enclave::{Enclave, Options};
 pub use error::EnclaveError;
+pub use transport::{Address, Duplex, Listener, Stream};

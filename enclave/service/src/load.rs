@@ -1,7 +1,5 @@
 //! From a released key to a model that answers: names, sealed file, plaintext root, network.
 
-use std::net::SocketAddr;
-
 use adyton_attestation::commit::Digest;
 use adyton_attestation::manifest::{Description, Manifest, VerifiedManifest};
 use adyton_inference::dense::Network;
@@ -11,6 +9,7 @@ use adyton_vault::{FileClaims, Header, Kek, Opener, model_binding};
 
 use crate::EnclaveError;
 use crate::fetch::{self, BlockingBody};
+use crate::transport::Address;
 
 /// A model that was proven to be the manifest's.
 pub(crate) struct Served {
@@ -30,7 +29,7 @@ pub(crate) struct Prepared {
 
 /// Shows that `kek` is the manifest's key: it opens the hidden description and the header of the sealed file.
 pub(crate) async fn prepare(
-    files: SocketAddr,
+    files: &Address,
     manifest: &VerifiedManifest,
     kek: Kek,
 ) -> Result<Prepared, EnclaveError> {

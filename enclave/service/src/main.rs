@@ -3,12 +3,11 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use adyton_attester::{Attester, Candidates, SimulatorPort, detect};
-use adyton_enclave::{Enclave, EnclaveError, Options};
+use adyton_attester::{Attester, SimulatorPort};
+use adyton_enclave::{Enclave, EnclaveError, Options, guest};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -16,28 +15,37 @@ use tokio_util::sync::CancellationToken;
 /// Where a launcher leaves the simulator's port and the launch document.
 const PORT_FD: i32 = 3;
 const DOCUMENT_FD: &str = "/proc/self/fd/4";
-/// Where the document lies in a guest image.
-const DOCUMENT_FILE: &str = "/adyton/launch.toml";
 const MAX_DOCUMENT_LEN: u64 = (64 << 10) + 1;
 
 fn main() -> ExitCode {
+    let init = guest::is_init();
+    if init && guest::begin().is_err() {
+        guest::power_off();
+    }
     tracing_subscriber::fmt()
         .with_max_level(tracing::Level::INFO)
         .with_ansi(false)
         .with_writer(std::io::stderr)
         .init();
     // A panic message may quote data; where it happened is enough.
-    std::panic::set_hook(Box::new(|info| match info.location() {
-        Some(at) => tracing::error!("panic at {}:{}", at.file(), at.line()),
-        None => tracing::error!("panic"),
-    }));
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error}");
-            ExitCode::FAILURE
+    std::panic::set_hook(Box::new(move |info| {
+        match info.location() {
+            Some(at) => tracing::error!("panic at {}:{}", at.file(), at.line()),
+            None => tracing::error!("panic"),
         }
+        // A machine of its own does not go on with a broken invariant.
+        if init {
+            guest::power_off();
+        }
+    }));
+    let ended = if init { guest::serve() } else { run() };
+    if let Err(error) = &ended {
+        tracing::error!("{error}");
     }
+    if init {
+        guest::power_off();
+    }
+    if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn run() -> Result<(), EnclaveError> {
@@ -64,15 +72,9 @@ fn run() -> Result<(), EnclaveError> {
 
 /// What the launcher left: the document and the way to evidence.
 fn launched() -> Result<(Vec<u8>, Arc<dyn Attester>), EnclaveError> {
-    let image = PathBuf::from(DOCUMENT_FILE);
-    if image.exists() {
-        let attester =
-            detect(&Candidates::default()).map_err(|none| EnclaveError::Document(none.to_string()))?;
-        return Ok((read(File::open(image)?)?, Arc::from(attester)));
-    }
     let document = File::open(DOCUMENT_FD).map_err(|_| {
         EnclaveError::Document(
-            "there is none: this program runs under a launcher (`adyton-simulator launch`) or as a guest image".into(),
+            "there is none: this program runs under a launcher (`adyton-simulator launch`) or as the first of a guest image".into(),
         )
     })?;
     let port = SimulatorPort::inherited(PORT_FD).map_err(adyton_attester::AttestError::from)?;

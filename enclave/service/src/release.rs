@@ -15,6 +15,7 @@ use hyper::StatusCode;
 use crate::EnclaveError;
 use crate::enclave::Shared;
 use crate::load::{Prepared, prepare};
+use crate::transport::Address;
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -89,7 +90,7 @@ impl Proven {
             CONFIRM_CONTEXT,
             &granted.wrapped,
         )?;
-        let prepared = prepare(shared.document.files, manifest, kek).await?;
+        let prepared = prepare(&shared.document.files, manifest, kek).await?;
         let confirmation = confirm_key.expose(|key| granted.confirm(key));
         Ok(Opened {
             prepared,
@@ -102,8 +103,9 @@ impl Proven {
 }
 
 /// The whole exchange with a broker.
-pub(crate) async fn pull(shared: &Shared, broker: &str, spki: &Digest) -> Result<Opened, EnclaveError> {
-    let mut call = Call::dial(broker, Peer::Pinned(*spki), ANSWER_TIMEOUT).await?;
+pub(crate) async fn pull(shared: &Shared, broker: &Address, spki: &Digest) -> Result<Opened, EnclaveError> {
+    let (connecting, name) = (broker.connect(), broker.to_string());
+    let mut call = Call::over(connecting, &name, Peer::Pinned(*spki), ANSWER_TIMEOUT).await?;
     let exporter = call.connection().exporter;
     let (asking, request) = Asking::begin(shared, Direction::Pull)?;
     let challenge = accepted(&call.post("/v1/release/ask", request, MAX_MESSAGE_LEN).await?)?;

@@ -8,7 +8,7 @@ use adyton_attestation::SIMULATED_NOTICE;
 use adyton_attestation::receipt::request_bytes;
 use adyton_attestation::release::MAX_MESSAGE_LEN;
 use adyton_attestation::session::MAX_HELLO_LEN;
-use adyton_channel::http::{ServerStream, accept, next_connection, read_body, serving};
+use adyton_channel::http::{ServerStream, accept, read_body, serving};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use futures_util::stream;
@@ -18,7 +18,6 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +28,7 @@ use crate::document::Release;
 use crate::enclave::Shared;
 use crate::load::Served;
 use crate::session::{AttestRefusal, Session};
+use crate::transport::{Listener, Stream};
 
 const ATTEST_PATH: &str = "/.well-known/adyton/attest";
 const RELEASE_PATH: &str = "/.well-known/adyton/release/";
@@ -46,7 +46,7 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// Serves connections until `over`.
 pub(crate) async fn run(
-    listener: &TcpListener,
+    listener: &Listener,
     shared: Arc<Shared>,
     over: CancellationToken,
 ) -> Result<(), EnclaveError> {
@@ -55,7 +55,7 @@ pub(crate) async fn run(
     let mut open = JoinSet::new();
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { break };
-        let Some(stream) = next_connection(listener, over.cancelled()).await else { break };
+        let Some(stream) = listener.next(over.cancelled()).await else { break };
         while open.try_join_next().is_some() {}
         let (shared, tls, over) = (shared.clone(), tls.clone(), over.clone());
         open.spawn(async move {
@@ -72,7 +72,7 @@ pub(crate) async fn run(
     Ok(())
 }
 
-async fn converse(stream: ServerStream, session: Arc<Session>, over: CancellationToken) {
+async fn converse(stream: ServerStream<Stream>, session: Arc<Session>, over: CancellationToken) {
     let for_service = session.clone();
     let service = service_fn(move |request| {
         let session = for_service.clone();

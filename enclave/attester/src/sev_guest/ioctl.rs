@@ -72,7 +72,7 @@ unsafe fn call(device: &File, code: u32, request: &mut [u8], response: &mut Resp
     // SAFETY: `device` is open for the whole call. `argument` is a live `snp_guest_request_ioctl` (layout asserted
     // above) that points to `request`, of the length the kernel takes for `code`, and to `response`, of which it writes
     // at most the 4000 bytes; all three are borrowed exclusively. The caller vouches for an address inside `request`.
-    let result = unsafe { libc::ioctl(device.as_raw_fd(), code.into(), &raw mut argument) };
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), code as libc::Ioctl, &raw mut argument) };
     let error = (result < 0).then(io::Error::last_os_error);
     Outcome { error, exitinfo2: argument.exitinfo2 }
 }
