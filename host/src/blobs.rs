@@ -16,11 +16,11 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::Config;
+use crate::link::Accept;
 use crate::metrics::Metrics;
 
 const PIECE_LEN: usize = 256 << 10;
@@ -46,7 +46,7 @@ impl Content {
 
 /// Answers on `listener` until `stop` turns true.
 pub(crate) async fn run(
-    listener: TcpListener,
+    listener: Box<dyn Accept>,
     content: Content,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
@@ -56,7 +56,9 @@ pub(crate) async fn run(
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(stream) => stream,
+                // The other end of a machine that is gone.
+                Err(error) if error.kind() == io::ErrorKind::NotConnected => return,
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -193,11 +195,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let bytes: Vec<u8> = (0..600_000u32).map(|n| (n % 251) as u8).collect();
         std::fs::write(folder.path().join("manifest.cose"), &bytes).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stopped = CancellationToken::new();
         let content = Content::Files { sealed: folder.path().into(), certificates: None };
-        tokio::spawn(run(listener, content, Arc::new(Metrics::new()), stopped));
+        tokio::spawn(run(Box::new(listener), content, Arc::new(Metrics::new()), stopped));
         let get = |path: &'static str| async move {
             let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
             let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::HostError;
+use crate::vm::Vm;
 
 /// The whole configuration. Relative paths are relative to the file.
 #[derive(Debug, Clone, Deserialize)]
@@ -13,8 +14,8 @@ use crate::HostError;
 pub struct Config {
     /// Where clients connect.
     pub listen: SocketAddr,
-    /// Where the enclave listens.
-    pub enclave: SocketAddr,
+    /// Where the enclave listens, if it is a process; virtual machines are called by their vsock.
+    pub enclave: Option<SocketAddr>,
     /// Where sealed files and certificates are handed out.
     pub files_listen: SocketAddr,
     /// Folder with `manifest.cose` and the sealed files.
@@ -35,8 +36,16 @@ pub struct Config {
     /// Seconds that open connections get to finish when the host stops.
     #[serde(default = "defaults::grace_s")]
     pub grace_s: u64,
-    /// How to launch the enclave; unset means that something else does.
+    /// How to launch the enclave as a process; unset means that something else does, or that it is a virtual machine.
     pub launch: Option<Launch>,
+    /// The virtual machines, side by side; clients go to those that are up, in turn.
+    #[serde(default)]
+    pub vm: Vec<Vm>,
+    /// Where the model owner's broker is (`host:port`), for guests, which have no network.
+    pub broker: Option<String>,
+    /// Folder for the sockets of virtual machines.
+    #[serde(default = "defaults::runtime_dir")]
+    pub runtime_dir: PathBuf,
 }
 
 /// An enclave run as a process under the software secure processor: for development, not confidential.
@@ -54,6 +63,11 @@ pub struct Launch {
 }
 
 mod defaults {
+    use std::path::PathBuf;
+
+    pub(super) fn runtime_dir() -> PathBuf {
+        "run".into()
+    }
     pub(super) fn max_connections() -> usize {
         1024
     }
@@ -83,12 +97,33 @@ impl Config {
                 "a limit of 0 would refuse every connection; leave the key out for the default".into(),
             ));
         }
+        config.verify_machines().map_err(wrong)?;
         config.resolve(path.parent().unwrap_or(Path::new(".")));
+        config.vm.iter().try_for_each(Vm::verify)?;
         config.check_paths()?;
         Ok(config)
     }
 
+    /// One enclave, or some machines; and no two of these alike.
+    fn verify_machines(&self) -> Result<(), String> {
+        if self.enclave.is_some() == !self.vm.is_empty() {
+            return Err("give `enclave` for a process, or one or more [[vm]], and not both".into());
+        }
+        if self.launch.is_some() && !self.vm.is_empty() {
+            return Err("[launch] is for a process; a [[vm]] is launched by itself".into());
+        }
+        for (at, vm) in self.vm.iter().enumerate() {
+            let twin = self.vm.iter().take(at).find(|other| other.name == vm.name || other.cid == vm.cid);
+            if let Some(twin) = twin {
+                return Err(format!("{} and {} need names and cids of their own", twin.name, vm.name));
+            }
+        }
+        Ok(())
+    }
+
     fn resolve(&mut self, base: &Path) {
+        self.runtime_dir = base.join(&self.runtime_dir);
+        self.vm.iter_mut().for_each(|vm| vm.resolve(base));
         self.sealed_dir = base.join(&self.sealed_dir);
         self.certificates_dir = self.certificates_dir.as_ref().map(|path| base.join(path));
         if let Some(launch) = &mut self.launch {
@@ -109,6 +144,7 @@ impl Config {
             wanted.push(("launch.program", &launch.program));
             wanted.push(("launch.document", &launch.document));
         }
+        wanted.extend(self.vm.iter().flat_map(Vm::paths));
         match wanted.into_iter().find(|(_, path)| !path.exists()) {
             Some((purpose, path)) => Err(HostError::Missing { purpose, path: path.clone() }),
             None => Ok(()),
@@ -141,6 +177,18 @@ mod tests {
     fn an_unknown_key_is_named() {
         let error = read(&format!("{MINIMAL}listne = 1\n")).unwrap_err();
         assert!(error.to_string().contains("listne"), "{error}");
+    }
+
+    #[test]
+    fn processes_and_machines_do_not_mix() {
+        let machine = format!("[[vm]]\n{}", crate::vm::config::tests::SIMULATED);
+        let without = MINIMAL.replace("enclave = '127.0.0.1:2'\n", "");
+        let wrong = |text: &str| read(text).unwrap_err().to_string();
+        assert!(wrong(&without).contains("[[vm]]"));
+        assert!(wrong(&format!("{MINIMAL}{machine}")).contains("not both"));
+        assert!(wrong(&format!("{without}{machine}{machine}")).contains("their own"));
+        let missing = read(&format!("{without}{machine}")).unwrap_err();
+        assert!(matches!(missing, HostError::Missing { purpose: "vm.image", .. }), "{missing}");
     }
 
     #[test]

@@ -53,12 +53,36 @@ pub enum HostError {
         path: PathBuf,
     },
     /// The enclave cannot be launched.
-    #[error("cannot launch the enclave with {program}: {source}")]
+    #[error("cannot launch the enclave ({program}): {source}")]
     Launch {
         /// The launcher.
         program: PathBuf,
         /// The system's reason.
         source: io::Error,
+    },
+    /// A virtual machine is configured wrongly, or does not run.
+    #[error("vm {name}: {message}")]
+    Vm {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// An image is not what it says.
+    #[error("image {path}: {message}; build it again with scripts/image")]
+    Image {
+        /// Its description.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// A firmware would boot what nobody measured.
+    #[error("firmware {path}: {message}")]
+    Firmware {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
     },
     /// The enclave keeps ending by itself.
     #[error("the enclave ended {times} times within a minute, last with {status}; see its messages above")]

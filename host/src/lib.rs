@@ -9,9 +9,11 @@ mod blobs;
 mod config;
 mod error;
 mod launch;
+mod link;
 mod metrics;
 mod relay;
 mod serve;
+pub mod vm;
 
 pub use config::{Config, Launch};
 pub use error::HostError;

@@ -1,11 +1,12 @@
 //! `adyton-host`: the operator's program.
 #![forbid(unsafe_code)]
 
+use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use adyton_host::{Config, HostError, serve};
+use adyton_host::{Config, HostError, serve, vm};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// The untrusted host of an Adyton enclave: launches it, relays ciphertext, hands out sealed files.
@@ -24,6 +25,15 @@ enum Command {
         /// Configuration file (TOML); paths in it are relative to it.
         #[arg(long, env = "ADYTON_HOST_CONFIG", default_value = "host.toml")]
         config: PathBuf,
+    },
+    /// Become another program that ends with its parent; `serve` starts its machines this way.
+    #[command(hide = true)]
+    Tied {
+        /// Process id of the parent.
+        parent: u32,
+        /// The program and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        line: Vec<OsString>,
     },
     /// Print a completion script for a shell.
     #[command(after_help = "Example:\n  adyton-host completions bash > /etc/bash_completion.d/adyton-host")]
@@ -55,6 +65,7 @@ fn run(command: Command) -> Result<(), HostError> {
             let config = Config::read(&config)?;
             tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
         }
+        Command::Tied { parent, line } => Ok(vm::tied(parent, &line).map(|never| match never {})?),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "adyton-host", &mut std::io::stdout());
             Ok(())

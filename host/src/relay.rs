@@ -10,8 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -19,7 +18,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::Config;
+use crate::link::Stream;
 use crate::metrics::Metrics;
+use crate::vm::{Fleet, SERVICE_PORT};
 
 const BUFFER_LEN: usize = 64 << 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,6 +29,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) async fn run(
     listener: TcpListener,
     config: &Config,
+    fleet: Arc<Fleet>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) {
@@ -54,9 +56,9 @@ pub(crate) async fn run(
             metrics.refused.inc();
             continue;
         };
-        let (enclave, metrics) = (config.enclave, metrics.clone());
+        let (fleet, metrics) = (fleet.clone(), metrics.clone());
         open.spawn(async move {
-            carry(client, enclave, idle, &metrics).await;
+            carry(client, &fleet, idle, &metrics).await;
             drop((slot, peer_slot));
         });
     }
@@ -78,26 +80,27 @@ async fn accept(
 }
 
 /// Carries one connection to its end.
-async fn carry(client: TcpStream, enclave: SocketAddr, idle: Duration, metrics: &Metrics) {
+async fn carry(client: TcpStream, fleet: &Fleet, idle: Duration, metrics: &Metrics) {
     let begun = Instant::now();
     metrics.connections.inc();
     metrics.open.inc();
-    match timeout(CONNECT_TIMEOUT, TcpStream::connect(enclave)).await {
-        Ok(Ok(server)) => carry_both(client, server, idle, metrics).await,
-        Ok(Err(error)) => {
-            tracing::warn!(%error, %enclave, "the enclave cannot be reached; closing a connection");
-        }
-        Err(_) => tracing::warn!(%enclave, "the enclave does not answer; closing a connection"),
+    match fleet.pick() {
+        Some(link) => match timeout(CONNECT_TIMEOUT, link.connect(SERVICE_PORT)).await {
+            Ok(Ok(server)) => carry_both(client, server, idle, metrics).await,
+            Ok(Err(error)) => tracing::warn!(%error, "the enclave cannot be reached; closing a connection"),
+            Err(_) => tracing::warn!("the enclave does not answer; closing a connection"),
+        },
+        None => tracing::warn!("no enclave is up; closing a connection"),
     }
     metrics.open.dec();
     metrics.seconds.observe(begun.elapsed().as_secs_f64());
 }
 
-async fn carry_both(client: TcpStream, server: TcpStream, idle: Duration, metrics: &Metrics) {
+async fn carry_both(client: TcpStream, server: Stream, idle: Duration, metrics: &Metrics) {
     // Small records must not wait for each other; the ends decide what to batch.
-    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let _ = client.set_nodelay(true);
     let (client_read, client_write) = client.into_split();
-    let (server_read, server_write) = server.into_split();
+    let (server_read, server_write) = tokio::io::split(server);
     let activity = Activity::default();
     let inwards = pump(client_read, server_write, idle, &activity, |bytes| {
         metrics.to_enclave.inc_by(bytes);
@@ -128,8 +131,8 @@ impl Activity {
 }
 
 async fn pump(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
     idle: Duration,
     activity: &Activity,
     count: impl Fn(u64),
@@ -187,6 +190,7 @@ impl Drop for PeerSlot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::TcpLink;
 
     struct Running {
         address: SocketAddr,
@@ -202,7 +206,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let mut config = Config {
             listen: address,
-            enclave: enclave.local_addr().unwrap(),
+            enclave: Some(enclave.local_addr().unwrap()),
             files_listen: address,
             sealed_dir: ".".into(),
             certificates_dir: None,
@@ -212,12 +216,16 @@ mod tests {
             idle_timeout_s: 60,
             grace_s: 1,
             launch: None,
+            vm: Vec::new(),
+            broker: None,
+            runtime_dir: ".".into(),
         };
         change(&mut config);
         let stop = CancellationToken::new();
         let metrics = Arc::new(Metrics::new());
         let (for_task, stopped) = (metrics.clone(), stop.clone());
-        let task = tokio::spawn(async move { run(listener, &config, for_task, stopped).await });
+        let fleet = Arc::new(Fleet::of(Arc::new(TcpLink(config.enclave.unwrap()))));
+        let task = tokio::spawn(async move { run(listener, &config, fleet, for_task, stopped).await });
         Running { address, enclave, metrics, stop, task }
     }
 
@@ -279,7 +287,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_absent_enclave_closes_the_connection_cleanly() {
-        let host = start(|config| config.enclave = "127.0.0.1:1".parse().unwrap()).await;
+        let host = start(|config| config.enclave = "127.0.0.1:1".parse().ok()).await;
         let mut client = TcpStream::connect(host.address).await.unwrap();
         assert_eq!(client.read(&mut [0; 1]).await.unwrap_or(0), 0);
     }

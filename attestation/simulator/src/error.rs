@@ -26,6 +26,12 @@ pub enum SimulatorError {
     /// A key could not be made or used.
     #[error("the cryptographic library failed to {0}")]
     Crypto(&'static str),
+    /// A firmware cannot be made into one for tests.
+    #[error("this firmware cannot be used: {0}; give a distribution's OVMF.fd")]
+    Firmware(&'static str),
+    /// What is to be launched has no measurement.
+    #[error("cannot measure the machine: {0}")]
+    Measure(String),
     /// The guest could not be prepared or started.
     #[error("cannot {action}: {source}")]
     Launch {

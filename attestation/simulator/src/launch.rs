@@ -100,7 +100,7 @@ pub fn launch(image: &GuestImage, mut port_command: Command) -> Result<Infallibl
 }
 
 /// A memory file with these bytes that nobody can change any more.
-fn sealed_file(name: &str, bytes: &[u8]) -> Result<File, SimulatorError> {
+pub(crate) fn sealed_file(name: &str, bytes: &[u8]) -> Result<File, SimulatorError> {
     let failed = SimulatorError::launch("make a sealed memory file");
     let make = || -> std::io::Result<File> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;

@@ -5,12 +5,17 @@
 //! another version ends the connection, and so does the guest's end.
 
 use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixListener;
+
+use std::time::Duration;
 
 use crate::error::SimulatorError;
 use crate::processor::{LaunchContext, Simulator};
 
 /// Version of request and response.
 pub const PORT_VERSION: u8 = 1;
+/// How long a connection of a machine may be silent.
+const IDLE: Duration = Duration::from_secs(5);
 const REQUEST_LEN_BYTES: usize = 65;
 
 /// Answers requests on `stream` until the guest closes it or sends what is no request.
@@ -36,6 +41,25 @@ pub fn serve_port(
         let report = simulator.report(context, report_data)?;
         let response = encode_response(&report, simulator.certificate_table());
         stream.write_all(&response).map_err(SimulatorError::launch("answer a report request"))?;
+    }
+}
+
+/// Answers every connection that arrives at `listener`, one after the other, as [`serve_port`] does.
+///
+/// # Errors
+/// [`SimulatorError::Launch`] if the listener fails; a connection that fails is only the end of that connection.
+pub fn serve_ports(
+    listener: &UnixListener,
+    simulator: &Simulator,
+    context: &LaunchContext,
+) -> Result<(), SimulatorError> {
+    loop {
+        let (stream, _) = listener.accept().map_err(SimulatorError::launch("accept a report request"))?;
+        // One that sends nothing must not keep the others waiting for ever.
+        let limited = stream.set_read_timeout(Some(IDLE)).and_then(|()| stream.set_write_timeout(Some(IDLE)));
+        if limited.is_ok() {
+            let _ = serve_port(stream, simulator, context);
+        }
     }
 }
 

@@ -42,11 +42,19 @@ impl LaunchContext {
     /// # Errors
     /// [`SimulatorError::Crypto`] if the system has no randomness.
     pub fn new<A: AsRef<[u8]>>(program: &[u8], document: &[u8], argv: &[A]) -> Result<Self, SimulatorError> {
+        Self::measured(measure_process(program, document, argv), document)
+    }
+
+    /// The context of what was measured already and is started with `document`, with a fresh report id.
+    ///
+    /// # Errors
+    /// As [`LaunchContext::new`].
+    pub fn measured(measurement: [u8; 48], document: &[u8]) -> Result<Self, SimulatorError> {
         let mut report_id = [0; 32];
         SystemRandom::new().fill(&mut report_id).map_err(|_| SimulatorError::Crypto("draw a report id"))?;
         let mut host_data = [0; 32];
         host_data.copy_from_slice(digest(&SHA256, document).as_ref());
-        Ok(Self { measurement: measure_process(program, document, argv), host_data, report_id })
+        Ok(Self { measurement, host_data, report_id })
     }
 }
 

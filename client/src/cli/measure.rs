@@ -90,6 +90,9 @@ pub(crate) struct SnpArgs {
     /// Size in bytes of the variable store between the SVSM and the firmware.
     #[arg(long, default_value_t = 0, requires = "svsm")]
     vars_size: u64,
+    /// The launch document: its hash is HOST_DATA, and is printed too.
+    #[arg(long)]
+    document: Option<PathBuf>,
     /// Say what was measured, step by step.
     #[arg(long)]
     explain: bool,
@@ -127,7 +130,8 @@ fn snp(args: &SnpArgs) -> Result<Printed, Failure> {
         vmm: Vmm::from_name(&args.vmm).ok_or_else(|| Failure::own("unknown hypervisor"))?,
     })
     .map_err(|error| Failure::own(error.to_string()))?;
-    Ok(print(&measurement, args.explain))
+    let document = read(&args.document, MAX_DOCUMENT_LEN)?;
+    Ok(print(&measurement, document.as_deref(), args.explain))
 }
 
 impl SnpArgs {
@@ -152,7 +156,7 @@ impl SnpArgs {
 }
 
 /// The text form is TOML; all that explains is in its comments.
-fn print(measurement: &Measurement, explain: bool) -> Printed {
+fn print(measurement: &Measurement, document: Option<&[u8]>, explain: bool) -> Printed {
     let digest = hex::encode(measurement.digest);
     let mut json = json!({ "measurement": digest, "note": measurement.note });
     let mut text = measurement.note.map_or(String::new(), |note| format!("# note: {note}\n"));
@@ -165,6 +169,11 @@ fn print(measurement: &Measurement, explain: bool) -> Printed {
         json["steps"] = measurement.steps.iter().map(step_json).collect();
     }
     text += &format!("measurements = [\"{digest}\"]\n");
+    if let Some(document) = document {
+        let host_data = hex::encode(hash(document));
+        text += &format!("host_data = [\"{host_data}\"]\n");
+        json["host_data"] = json!(host_data);
+    }
     Printed::new(json, text)
 }
 

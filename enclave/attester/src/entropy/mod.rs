@@ -5,9 +5,9 @@
 //! 1. the processor's own generator is asked (`RDRAND`, and `RDSEED` where there is one), which a hypervisor of a
 //!    confidential guest neither sees nor replaces, and its answers must not repeat;
 //! 2. the time that the same small work takes is sampled, [`JITTER_SAMPLES`] times;
-//! 3. both are mixed into the kernel's pool, which only ever adds, and its generator is keyed anew at once;
-//! 4. the generator is read once, which waits until the kernel itself has gathered enough (the command line says that
-//!    it may not count the processor as enough).
+//! 3. both are mixed into the kernel's pool, which only ever adds;
+//! 4. the kernel is waited for until it has gathered enough itself (the command line says that it may not count the
+//!    processor as enough), and its generator is keyed anew from the pool at once.
 
 #[allow(unsafe_code, reason = "the instructions")]
 mod cpu;
@@ -16,12 +16,12 @@ mod pool;
 
 use std::fs::OpenOptions;
 use std::hint::black_box;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 use std::time::Instant;
 
-/// Where the kernel takes randomness.
-pub const POOL: &str = "/dev/urandom";
+/// Where the kernel takes randomness; reading waits until it has enough.
+pub const POOL: &str = "/dev/random";
 /// Words asked from each of the processor's generators: 512 bits.
 const WORDS: usize = 8;
 /// A sample holds perhaps a bit; these are many times what a key needs.
@@ -56,8 +56,10 @@ pub fn seed_kernel(pool: &Path) -> Result<(), EntropyError> {
         gathered.extend(processor(cpu::rdseed)?);
     }
     gathered.extend(jitter()?);
-    let mut device = OpenOptions::new().write(true).open(pool)?;
+    let mut device = OpenOptions::new().read(true).write(true).open(pool)?;
     device.write_all(&gathered)?;
+    // What comes is thrown away.
+    let _ = device.read(&mut [0])?;
     pool::reseed(&device)?;
     Ok(())
 }

@@ -1,0 +1,196 @@
+//! The software bill of materials, in CycloneDX 1.5 JSON: the kernel with its patches, and every crate of the program.
+//!
+//! The crates are those that cargo resolves for the guest's target without development or build-only dependencies; names,
+//! versions and checksums come from the lock file, so the list is the same wherever the image is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::ImageError;
+
+/// Name of the file.
+pub const FILE: &str = "materials.cdx.json";
+
+/// What `cargo metadata` says, as far as it is read.
+#[derive(Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+    resolve: Resolve,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    id: String,
+    name: String,
+    version: String,
+    license: Option<String>,
+    source: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Resolve {
+    nodes: Vec<Node>,
+}
+
+#[derive(Deserialize)]
+struct Node {
+    id: String,
+    deps: Vec<Dependency>,
+}
+
+#[derive(Deserialize)]
+struct Dependency {
+    pkg: String,
+    dep_kinds: Vec<Kind>,
+}
+
+#[derive(Deserialize)]
+struct Kind {
+    kind: Option<String>,
+}
+
+/// Checksums in `Cargo.lock`.
+#[derive(Deserialize)]
+struct Lock {
+    package: Vec<Locked>,
+}
+
+#[derive(Deserialize)]
+struct Locked {
+    name: String,
+    version: String,
+    checksum: Option<String>,
+}
+
+/// A component that is not a crate.
+pub struct Other {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// SHA-256 of what it came as.
+    pub sha256: String,
+    /// SPDX expression.
+    pub license: &'static str,
+}
+
+/// The bill for `program`, from what cargo says and the lock file.
+///
+/// # Errors
+/// [`ImageError::Malformed`] if cargo's answer does not have the form it documents, or lacks the program.
+pub fn bill(program: &str, metadata: &[u8], lock: &str, others: &[Other]) -> Result<String, ImageError> {
+    let wrong =
+        |message: String| ImageError::Malformed { path: Path::new("cargo metadata").to_owned(), message };
+    let metadata: Metadata = serde_json::from_slice(metadata).map_err(|error| wrong(error.to_string()))?;
+    let lock: Lock = toml::from_str(lock).map_err(|error| wrong(error.to_string()))?;
+    let checksums: BTreeMap<(&str, &str), &str> = lock
+        .package
+        .iter()
+        .filter_map(|locked| {
+            Some(((locked.name.as_str(), locked.version.as_str()), locked.checksum.as_deref()?))
+        })
+        .collect();
+    let packages: BTreeMap<&str, &Package> =
+        metadata.packages.iter().map(|package| (package.id.as_str(), package)).collect();
+    let root = metadata.packages.iter().find(|package| package.name == program && package.source.is_none());
+    let root = root.ok_or_else(|| wrong(format!("there is no package {program}")))?;
+    let mut components: BTreeMap<(&str, &str), Value> = BTreeMap::new();
+    for id in reached(&metadata.resolve, &root.id) {
+        let package = packages.get(id).ok_or_else(|| wrong(format!("{id} is not among the packages")))?;
+        let key = (package.name.as_str(), package.version.as_str());
+        components.insert(key, component(package, checksums.get(&key).copied()));
+    }
+    let others = others.iter().map(|other| {
+        json!({
+            "type": "operating-system", "name": other.name, "version": other.version,
+            "hashes": [{ "alg": "SHA-256", "content": other.sha256 }],
+            "licenses": [{ "expression": other.license }],
+        })
+    });
+    let components: Vec<Value> = others.chain(components.into_values()).collect();
+    let bill = json!({
+        "bomFormat": "CycloneDX", "specVersion": "1.5", "version": 1,
+        "metadata": { "component": { "type": "firmware", "name": "adyton-guest", "version": root.version } },
+        "components": components,
+    });
+    let text = serde_json::to_string_pretty(&bill).map_err(|error| wrong(error.to_string()))?;
+    Ok(text + "\n")
+}
+
+fn component(package: &Package, checksum: Option<&str>) -> Value {
+    let Package { name, version, license, source, .. } = package;
+    let mut component = json!({ "type": "library", "name": name, "version": version });
+    if source.is_some() {
+        component["purl"] = json!(format!("pkg:cargo/{name}@{version}"));
+    }
+    if let Some(license) = license {
+        // Older crates separate alternatives by a slash.
+        component["licenses"] = json!([{ "expression": license.replace('/', " OR ") }]);
+    }
+    if let Some(checksum) = checksum {
+        component["hashes"] = json!([{ "alg": "SHA-256", "content": checksum }]);
+    }
+    component
+}
+
+/// What `root` links, itself included.
+fn reached<'a>(resolve: &'a Resolve, root: &'a str) -> BTreeSet<&'a str> {
+    let nodes: BTreeMap<&str, &Node> = resolve.nodes.iter().map(|node| (node.id.as_str(), node)).collect();
+    let mut found = BTreeSet::new();
+    let mut todo = vec![root];
+    while let Some(id) = todo.pop() {
+        if !found.insert(id) {
+            continue;
+        }
+        let normal = |dependency: &&Dependency| dependency.dep_kinds.iter().any(|kind| kind.kind.is_none());
+        let dependencies = nodes.get(id).map_or(&[][..], |node| &node.deps);
+        todo.extend(dependencies.iter().filter(normal).map(|dependency| dependency.pkg.as_str()));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const METADATA: &str = r#"{
+        "packages": [
+            {"id": "p", "name": "program", "version": "1.0.0", "license": "MIT", "source": null},
+            {"id": "l", "name": "linked", "version": "2.0.0", "license": "MIT/Apache-2.0", "source": "registry"},
+            {"id": "d", "name": "development", "version": "3.0.0", "license": null, "source": "registry"}
+        ],
+        "resolve": {"nodes": [
+            {"id": "p", "deps": [
+                {"pkg": "l", "dep_kinds": [{"kind": null}]}, {"pkg": "d", "dep_kinds": [{"kind": "dev"}]}
+            ]},
+            {"id": "l", "deps": []}, {"id": "d", "deps": []}
+        ]}
+    }"#;
+    const LOCK: &str = "[[package]]\nname = 'linked'\nversion = '2.0.0'\nchecksum = 'abcd'\n";
+
+    fn kernel() -> Other {
+        Other { name: "linux".into(), version: "6.12".into(), sha256: "12".into(), license: "GPL-2.0-only" }
+    }
+
+    #[test]
+    fn what_is_linked_is_listed_with_its_checksum() {
+        let text = bill("program", METADATA.as_bytes(), LOCK, &[kernel()]).unwrap();
+        let bill: Value = serde_json::from_str(&text).unwrap();
+        let names: Vec<&str> =
+            bill["components"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["linux", "linked", "program"], "and nothing of development");
+        let linked = &bill["components"][1];
+        assert_eq!(linked["hashes"][0]["content"], "abcd");
+        assert_eq!(linked["licenses"][0]["expression"], "MIT OR Apache-2.0");
+        assert_eq!(linked["purl"], "pkg:cargo/linked@2.0.0");
+    }
+
+    #[test]
+    fn a_missing_program_is_an_error() {
+        assert!(bill("other", METADATA.as_bytes(), LOCK, &[]).is_err());
+        assert!(bill("program", b"{}", LOCK, &[]).is_err());
+    }
+}
