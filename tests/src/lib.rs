@@ -5,11 +5,13 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test harness: a failed step is a failed test")]
 
+mod machine;
 mod process;
 mod site;
 mod stolen;
 mod tap;
 
+pub use machine::{Machine, Tools};
 pub use process::{Outcome, Running, program};
 pub use site::{CANARY_VERSION, FEATURES, Site, canary_weights, free_port};
 pub use stolen::{relay, run_enclave};

@@ -196,12 +196,22 @@ impl Site {
     /// # Panics
     /// If it cannot be written.
     pub fn write_trust(&self, more: &str) {
-        let trust = format!(
-            "owner_key = '{}'\nmanifests = 'any'\n{}",
-            self.read("owner/owner.pub"),
-            self.evidence(more)
-        );
+        self.write_trust_with(&self.evidence(more));
+    }
+
+    fn write_trust_with(&self, evidence: &str) {
+        let owner = self.read("owner/owner.pub");
+        let trust = format!("owner_key = '{owner}'\nmanifests = 'any'\n{evidence}");
         fs::write(self.path("trust.toml"), trust).expect("the trust file is written");
+    }
+
+    /// Makes client and broker judge by this `[evidence]` table.
+    ///
+    /// # Panics
+    /// If a file cannot be written.
+    pub fn write_rules(&self, evidence: &str) {
+        self.write_trust_with(evidence);
+        self.write_broker_with(evidence);
     }
 
     /// Writes the broker's configuration.
@@ -209,11 +219,14 @@ impl Site {
     /// # Panics
     /// If it cannot be written.
     pub fn write_broker(&self) {
+        self.write_broker_with(&self.evidence(""));
+    }
+
+    fn write_broker_with(&self, evidence: &str) {
         let config = format!(
             "listen = '127.0.0.1:{}'\nowner_dir = 'owner'\ndatabase = 'broker.sqlite'\nmanifest = 'sealed/manifest.cose'\n\
-             policy_id = 'canary-v1'\n{}",
-            self.broker_port,
-            self.evidence("")
+             policy_id = 'canary-v1'\n{evidence}",
+            self.broker_port
         );
         fs::write(self.path("broker.toml"), config).expect("the configuration is written");
     }

@@ -74,6 +74,12 @@ const RULES: &[Rule] = &[
         why: "it must not be able to hold a session key or to parse a prompt",
     },
     Rule {
+        of: "adyton-image",
+        offline: true,
+        never: &["adyton-*", "tracing", "ring"],
+        why: "it puts files together; it knows nothing of what they do",
+    },
+    Rule {
         of: "adyton-client",
         offline: false,
         never: &[

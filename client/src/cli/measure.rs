@@ -131,7 +131,7 @@ fn snp(args: &SnpArgs) -> Result<Printed, Failure> {
     })
     .map_err(|error| Failure::own(error.to_string()))?;
     let document = read(&args.document, MAX_DOCUMENT_LEN)?;
-    Ok(print(&measurement, document.as_deref(), args.explain))
+    Ok(print(&measurement, document.as_deref().map(Vec::as_slice), args.explain))
 }
 
 impl SnpArgs {
