@@ -106,7 +106,7 @@ impl Config {
 
     /// One enclave, or some machines; and no two of these alike.
     fn verify_machines(&self) -> Result<(), String> {
-        if self.enclave.is_some() == !self.vm.is_empty() {
+        if self.enclave.is_some() != self.vm.is_empty() {
             return Err("give `enclave` for a process, or one or more [[vm]], and not both".into());
         }
         if self.launch.is_some() && !self.vm.is_empty() {

@@ -3,7 +3,7 @@
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -137,7 +137,7 @@ fn prepare(runtime: &Path) -> io::Result<()> {
     Ok(())
 }
 
-async fn wait_for(socket: &PathBuf) -> io::Result<()> {
+async fn wait_for(socket: &Path) -> io::Result<()> {
     let there = async {
         while !socket.exists() {
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -8,14 +8,14 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 
-/// `_IOWR('S', number, struct snp_guest_request_ioctl)`.
-const fn request_code(number: u32) -> u32 {
+/// `_IOWR('S', number, struct snp_guest_request_ioctl)`. C libraries disagree about the type; the bits are the same.
+const fn request_code(number: u32) -> libc::Ioctl {
     let (read_write, size, group) = (3u32, 32u32, b'S' as u32);
-    read_write << 30 | size << 16 | group << 8 | number
+    (read_write << 30 | size << 16 | group << 8 | number) as libc::Ioctl
 }
 
-pub(super) const SNP_GET_REPORT: u32 = request_code(0);
-pub(super) const SNP_GET_EXT_REPORT: u32 = request_code(2);
+pub(super) const SNP_GET_REPORT: libc::Ioctl = request_code(0);
+pub(super) const SNP_GET_EXT_REPORT: libc::Ioctl = request_code(2);
 
 /// The only message version of these two requests.
 const MSG_VERSION: u8 = 1;
@@ -62,7 +62,7 @@ pub(super) fn get_extended_report(
 /// # Safety
 /// `request` is the whole structure that `code` takes, and an address in it is that of a buffer which nobody else uses
 /// during the call and which is as long as the request says.
-unsafe fn call(device: &File, code: u32, request: &mut [u8], response: &mut Response) -> Outcome {
+unsafe fn call(device: &File, code: libc::Ioctl, request: &mut [u8], response: &mut Response) -> Outcome {
     let mut argument = GuestRequest {
         msg_version: MSG_VERSION,
         req_data: request.as_mut_ptr().expose_provenance() as u64,
@@ -72,7 +72,7 @@ unsafe fn call(device: &File, code: u32, request: &mut [u8], response: &mut Resp
     // SAFETY: `device` is open for the whole call. `argument` is a live `snp_guest_request_ioctl` (layout asserted
     // above) that points to `request`, of the length the kernel takes for `code`, and to `response`, of which it writes
     // at most the 4000 bytes; all three are borrowed exclusively. The caller vouches for an address inside `request`.
-    let result = unsafe { libc::ioctl(device.as_raw_fd(), code as libc::Ioctl, &raw mut argument) };
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), code, &raw mut argument) };
     let error = (result < 0).then(io::Error::last_os_error);
     Outcome { error, exitinfo2: argument.exitinfo2 }
 }

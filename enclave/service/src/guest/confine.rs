@@ -156,6 +156,10 @@ mod conditions {
     /// Memory that is written and executed at once is how foreign code begins.
     const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
 
+    // C libraries disagree about the type of these.
+    const FIONBIO: u64 = libc::FIONBIO as u64;
+    const TCGETS: u64 = libc::TCGETS as u64;
+
     pub(super) fn all() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
         let value = |at, value: i32| {
             let value = u64::try_from(value).unwrap_or(u64::MAX);
@@ -164,8 +168,7 @@ mod conditions {
         let bits = |at, mask: u64, wanted: u64| {
             SeccompCondition::new(at, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(mask), wanted)
         };
-        let request = |code: libc::Ioctl| {
-            let code = u64::try_from(code).unwrap_or(u64::MAX);
+        let request = |code: u64| {
             let condition = SeccompCondition::new(1, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, code)?;
             SeccompRule::new(vec![condition])
         };
@@ -176,7 +179,7 @@ mod conditions {
             // signals within the program
             (libc::SYS_socketpair, rule(value(0, libc::AF_UNIX))?),
             // whether a socket waits, and whether the console is one
-            (libc::SYS_ioctl, vec![request(libc::FIONBIO)?, request(libc::TCGETS)?]),
+            (libc::SYS_ioctl, vec![request(FIONBIO)?, request(TCGETS)?]),
             (libc::SYS_clone, rule(bits(0, CLONE_THREAD, CLONE_THREAD))?),
             (libc::SYS_mmap, rule(bits(2, PROT_EXEC, 0))?),
             (libc::SYS_mprotect, rule(bits(2, PROT_EXEC, 0))?),
