@@ -11,7 +11,7 @@ mod site;
 mod stolen;
 mod tap;
 
-pub use machine::{Machine, Tools};
+pub use machine::{Machine, Tools, change_description, change_file};
 pub use process::{Outcome, Running, program};
 pub use site::{CANARY_VERSION, FEATURES, Site, canary_weights, free_port};
 pub use stolen::{relay, run_enclave};

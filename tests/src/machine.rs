@@ -123,8 +123,10 @@ impl Machine {
             site.client_port, site.files_port, site.broker_port
         );
         for (cid, name) in (4..).zip(names) {
+            // A machine of its own image, or of the one they share.
+            let image = if site.path(name).join("image.toml").exists() { name } else { "image" };
             config += &format!(
-                "[[vm]]\nname = '{name}'\nplatform = 'simulated'\naccelerator = 'tcg'\nimage = 'image'\nfirmware = 'OVMF.fd'\n\
+                "[[vm]]\nname = '{name}'\nplatform = 'simulated'\naccelerator = 'tcg'\nimage = '{image}'\nfirmware = 'OVMF.fd'\n\
                  document = 'launch.toml'\nvcpus = 1\nvcpu_type = 'EPYC-Milan'\nmemory_mib = 512\ncid = {cid}\n\
                  simulator = '{}'\nsimulator_dir = 'simulator'\nvsock = {{ user = '{}' }}\n{more}",
                 program("adyton-simulator").display(),
@@ -132,6 +134,20 @@ impl Machine {
             );
         }
         fs::write(site.path("host.toml"), config).expect("the configuration is written");
+    }
+
+    /// Makes the host start its machines with more options of the emulator, as a malicious one would.
+    ///
+    /// # Panics
+    /// If the wrapper cannot be written.
+    pub fn add_options(&self, options: &str) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let wrapper = self.site.path("qemu-with-more");
+        let folder = self.site.folder.path().display();
+        let script = format!("#!/bin/sh\ncd '{folder}'\nexec qemu-system-x86_64 \"$@\" {options}\n");
+        fs::write(&wrapper, script).expect("the wrapper is written");
+        fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        self.write_host(&["one"], &format!("qemu = '{}'\n", wrapper.display()));
     }
 
     /// The measurement that is predicted for an image, from its files alone.
@@ -204,4 +220,30 @@ impl Machine {
         let last = self.wait_for(|outcome| outcome.code == 0);
         assert_eq!(last.code, 0, "never accepted: {last:?}\n{}", host.messages());
     }
+}
+
+/// Changes a file of an image in place, and its hash in the description, so that the launcher takes it.
+///
+/// # Panics
+/// If a file is missing or `change` finds nothing to change.
+pub fn change_file(image: &Path, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+    let path = image.join(name);
+    let before = fs::read(&path).expect("the file is there");
+    let mut after = before.clone();
+    change(&mut after);
+    assert_ne!(before, after, "nothing was changed");
+    fs::write(&path, &after).expect("it can be written");
+    let hash = |bytes: &[u8]| hex::encode(adyton_attestation::commit::hash(bytes));
+    change_description(image, &hash(&before), &hash(&after));
+}
+
+/// Replaces `from` in an image's description.
+///
+/// # Panics
+/// If it is not there.
+pub fn change_description(image: &Path, from: &str, to: &str) {
+    let path = image.join("image.toml");
+    let text = fs::read_to_string(&path).expect("it is there");
+    assert!(text.contains(from), "{from} is not in {text}");
+    fs::write(&path, text.replace(from, to)).expect("it can be written");
 }

@@ -2,7 +2,7 @@
 //! by the host, attested from outside, given its key, asked, and stopped.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use adyton_tests::{CANARY_VERSION, Machine};
+use adyton_tests::{CANARY_VERSION, Machine, change_description, change_file};
 
 #[test]
 fn a_predicted_machine_boots_attests_serves_and_stops() {
@@ -23,8 +23,90 @@ fn a_predicted_machine_boots_attests_serves_and_stops() {
 
     let messages = host.messages();
     assert!(messages.contains("first program of this machine, confined"), "{messages}");
+    assert!(!messages.contains("Linux version"), "the kernel says nothing to the host: {messages}");
     assert_eq!(host.stop(), Some(0), "a stopped host is a success");
     let gone = site.adyton(&["verify", &site.url(), "--json"]);
     assert_eq!(gone.code, 30, "{gone:?}");
     assert_eq!(broker.stop(), Some(0));
+}
+
+/// Three machines side by side, each one byte off: all boot and ask for the key, and none gets it.
+#[test]
+fn one_changed_byte_in_kernel_initramfs_or_command_line_gets_no_key() {
+    let Some(machine) = Machine::new() else { return };
+    let site = &machine.site;
+    let flip = |bytes: &mut Vec<u8>, at: usize| bytes[at] ^= 1;
+    // Bytes that nothing reads: of the note for those who start a kernel without a loader, and of a file's time.
+    let note = b"boot loader";
+    machine.copy_image("kernel", |image| {
+        change_file(image, "vmlinuz", |bytes| {
+            let at = bytes.windows(note.len()).position(|window| window == note).unwrap();
+            flip(bytes, at);
+        });
+    });
+    machine.copy_image("initramfs", |image| {
+        change_file(image, "guest.cpio", |bytes| flip(bytes, 6 + 8 * 5 + 7))
+    });
+    machine.copy_image("line", |image| change_description(image, "\"quiet ", "\"quiet  "));
+    machine.write_host(&["kernel", "initramfs", "line"], "");
+    let (broker, host) = (site.start_broker(), site.start_host());
+    for name in ["kernel", "initramfs", "line"] {
+        let refused = format!("{name} console: ");
+        machine.wait_for(|_| {
+            let messages = host.messages();
+            let mut lines = messages.lines();
+            lines.any(|line| {
+                line.contains(&refused)
+                    && line.contains("the broker refused to release the key (measurement)")
+            })
+        });
+    }
+    let messages = host.messages();
+    assert_eq!(
+        messages.matches("the broker refused to release the key (measurement)").count() >= 3,
+        true,
+        "{messages}"
+    );
+    assert!(!messages.contains("ready: the model is released"), "{messages}");
+    assert!(broker.messages().contains("measurement"), "the owner's log has the step");
+    let outcome = site.adyton(&["verify", &site.url(), "--json"]);
+    assert_eq!((outcome.code, &outcome.json()["reason"]), (20, &"measurement".into()), "{outcome:?}");
+    // Each of the three is another machine, and none is the one expected.
+    let predicted = ["image", "kernel", "initramfs", "line"].map(|name| machine.predict(name));
+    for (at, one) in predicted.iter().enumerate() {
+        assert!(predicted.iter().skip(at + 1).all(|other| other != one), "{predicted:?}");
+    }
+}
+
+#[test]
+fn a_changed_launch_document_gets_no_key() {
+    let Some(machine) = Machine::new() else { return };
+    let site = &machine.site;
+    // After client and broker were told what to expect.
+    machine.write_document("[limits]\nmax_rows = 1\n");
+    let (_broker, host) = (site.start_broker(), site.start_host());
+    machine.wait_for_message(&host, "the broker refused to release the key (host-data)");
+    let outcome = site.adyton(&["verify", &site.url(), "--json"]);
+    assert_eq!((outcome.code, &outcome.json()["reason"]), (20, &"host-data".into()), "{outcome:?}");
+}
+
+/// The launcher has a check of its own before anything starts; what it lets pass is refused by whoever verifies.
+#[test]
+fn the_launcher_refuses_what_cannot_be_measured() {
+    let Some(machine) = Machine::new() else { return };
+    let site = &machine.site;
+    let refusal = |why: &str| {
+        let host =
+            adyton_tests::Outcome::of("adyton-host", &["serve", "--config", "host.toml"], site.folder.path());
+        assert_eq!(host.code, 1, "{host:?}");
+        assert!(host.stderr.contains(why), "{why} is not in {host:?}");
+    };
+    let fixture = std::fs::read(site.path("OVMF.fd")).unwrap();
+    std::fs::copy("/usr/share/ovmf/OVMF.fd", site.path("OVMF.fd")).unwrap();
+    refusal("does not measure the kernel");
+    std::fs::write(site.path("OVMF.fd"), fixture).unwrap();
+    std::fs::write(site.path("image/guest.cpio"), "another").unwrap();
+    refusal("guest.cpio has SHA-256");
+    machine.copy_image("image", |image| change_description(image, "\"test\"", "\"production\""));
+    refusal("production image cannot ask a simulator");
 }

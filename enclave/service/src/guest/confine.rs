@@ -156,9 +156,9 @@ mod conditions {
     /// Memory that is written and executed at once is how foreign code begins.
     const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
 
-    // C libraries disagree about the type of these.
-    const FIONBIO: u64 = libc::FIONBIO as u64;
-    const TCGETS: u64 = libc::TCGETS as u64;
+    // Linux `include/uapi/asm-generic/ioctls.h`; C libraries disagree about the type.
+    const FIONBIO: u64 = 0x5421;
+    const TCGETS: u64 = 0x5401;
 
     pub(super) fn all() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
         let value = |at, value: i32| {
