@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod blobs;
+pub mod check;
 mod config;
 mod error;
 mod launch;

@@ -2,11 +2,11 @@
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use adyton_host::{Config, HostError, serve, vm};
+use adyton_host::{Config, HostError, check, serve, vm};
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// The untrusted host of an Adyton enclave: launches it, relays ciphertext, hands out sealed files.
@@ -25,6 +25,13 @@ enum Command {
         /// Configuration file (TOML); paths in it are relative to it.
         #[arg(long, env = "ADYTON_HOST_CONFIG", default_value = "host.toml")]
         config: PathBuf,
+    },
+    /// Say what this machine can do and what is missing, line by line; exit status 1 if it cannot do what is configured.
+    #[command(after_help = "Example:\n  adyton-host check --config host.toml")]
+    Check {
+        /// Configuration whose machines are looked at too.
+        #[arg(long, env = "ADYTON_HOST_CONFIG")]
+        config: Option<PathBuf>,
     },
     /// Become another program that ends with its parent; `serve` starts its machines this way.
     #[command(hide = true)]
@@ -51,7 +58,7 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     match run(Cli::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) => {
             tracing::error!("{error}");
             ExitCode::FAILURE
@@ -59,16 +66,37 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<(), HostError> {
+fn run(command: Command) -> Result<ExitCode, HostError> {
     match command {
         Command::Serve { config } => {
             let config = Config::read(&config)?;
-            tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))
+            tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve(config))?;
+            Ok(ExitCode::SUCCESS)
         }
         Command::Tied { parent, line } => Ok(vm::tied(parent, &line).map(|never| match never {})?),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "adyton-host", &mut std::io::stdout());
-            Ok(())
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Check { config } => {
+            let config = config.map(|path| Config::read(&path)).transpose()?;
+            Ok(report(config.as_ref()))
         }
     }
+}
+
+/// Prints what was found; a reader that goes away needs no more of it.
+fn report(config: Option<&Config>) -> ExitCode {
+    let (mut lines, abilities) = check::machine(&check::Machine::default());
+    let configured = config.map(check::configuration).unwrap_or_default();
+    let good = configured.iter().all(|line| line.ok) && abilities.iter().any(|(_, able)| *able);
+    lines.extend(configured);
+    let mut out = std::io::stdout();
+    for line in lines {
+        let _ = writeln!(out, "{:8} {}: {}", if line.ok { "ok" } else { "missing" }, line.what, line.detail);
+    }
+    for (platform, able) in abilities {
+        let _ = writeln!(out, "{:8} {platform}", if able { "can" } else { "cannot" });
+    }
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -7,12 +7,14 @@
 
 mod machine;
 mod process;
+mod search;
 mod site;
 mod stolen;
 mod tap;
 
 pub use machine::{Machine, Tools, change_description, change_file};
 pub use process::{Outcome, Running, program};
+pub use search::{holds, memory};
 pub use site::{CANARY_VERSION, FEATURES, Site, canary_weights, free_port};
 pub use stolen::{relay, run_enclave};
 pub use tap::Tap;

@@ -150,6 +150,27 @@ impl Machine {
         self.write_host(&["one"], &format!("qemu = '{}'\n", wrapper.display()));
     }
 
+    /// Makes the host start its machine with a recorder on its vsock device: `run/one/crossed.bin`.
+    ///
+    /// # Panics
+    /// If a file cannot be written.
+    pub fn record_crossings(&self) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let wrapper = self.site.path("vsock-with-tap");
+        let tap = program("adyton-vsock-tap");
+        let script = format!(
+            "#!/bin/sh\nADYTON_VHOST_DEVICE_VSOCK='{}' exec '{}' \"$@\"\n",
+            self.tools.vsock.display(),
+            tap.display()
+        );
+        fs::write(&wrapper, script).expect("the wrapper is written");
+        fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        let path = self.site.path("host.toml");
+        let config = fs::read_to_string(&path).expect("the configuration is there");
+        let device = self.tools.vsock.display().to_string();
+        fs::write(path, config.replace(&device, &wrapper.display().to_string())).expect("it is written");
+    }
+
     /// The measurement that is predicted for an image, from its files alone.
     ///
     /// # Panics
@@ -179,6 +200,36 @@ impl Machine {
             "launch.toml",
         ];
         self.site.succeed(&arguments).stdout
+    }
+
+    /// Signs the reference values of an image and makes client and broker expect whatever they say.
+    ///
+    /// # Panics
+    /// If a step fails.
+    pub fn expect_release(&self, image: &str) {
+        let key = self.site.succeed(&["key", "publisher", "--out", "publisher.key"]).stdout;
+        self.site.succeed(&[
+            "measure",
+            "release",
+            "--image",
+            image,
+            "--firmware",
+            "OVMF.fd",
+            "--vcpus",
+            "1,2",
+            "--vcpu-type",
+            "EPYC-Milan,EPYC-Genoa",
+            "--publisher",
+            "publisher.key",
+            "--out",
+            "reference.cose",
+        ]);
+        let predicted = self.predict(image);
+        let host_data = predicted.lines().find(|line| line.starts_with("host_data")).expect("it is printed");
+        self.site.write_rules(&format!(
+            "[evidence]\n{host_data}\nreference_values = 'reference.cose'\n{key}\
+             dangerous_simulator_root = 'simulator/root.der'\n"
+        ));
     }
 
     /// Makes client and broker expect an image with the launch document as it is now.

@@ -4,7 +4,7 @@
 use std::fs;
 
 use adyton_tests::{
-    CANARY_VERSION, FEATURES, Outcome, Running, Site, Tap, canary_weights, free_port, program,
+    CANARY_VERSION, FEATURES, Outcome, Running, Site, Tap, canary_weights, free_port, holds, memory, program,
 };
 
 fn refused(outcome: &Outcome, code: i32, reason: &str) {
@@ -204,30 +204,6 @@ fn receipts_hold_for_their_request_answer_and_session_only() {
             assert_eq!(verdict, 10, "an exchanged {field} is noticed");
         }
     }
-}
-
-/// Whether `haystack` holds `needle`.
-fn holds(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
-}
-
-/// The readable memory of a process.
-fn memory(pid: u32) -> Vec<u8> {
-    use std::os::unix::fs::FileExt as _;
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-    let file = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
-    let mut memory = Vec::new();
-    for line in maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|mode| mode.starts_with("rw")))
-    {
-        let (begin, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
-        let (begin, end) = (u64::from_str_radix(begin, 16).unwrap(), u64::from_str_radix(end, 16).unwrap());
-        let mut region = vec![0; usize::try_from(end - begin).unwrap()];
-        // Some regions cannot be read; those hold nothing of the program's.
-        if file.read_exact_at(&mut region, begin).is_ok() {
-            memory.extend_from_slice(&region);
-        }
-    }
-    memory
 }
 
 #[test]

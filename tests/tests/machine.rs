@@ -2,12 +2,16 @@
 //! by the host, attested from outside, given its key, asked, and stopped.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use adyton_tests::{CANARY_VERSION, Machine, change_description, change_file};
+use std::fs;
+
+use adyton_tests::{CANARY_VERSION, Machine, canary_weights, change_description, change_file, holds, memory};
 
 #[test]
 fn a_predicted_machine_boots_attests_serves_and_stops() {
     let Some(machine) = Machine::new() else { return };
     let site = &machine.site;
+    // Client and broker know the publisher's key, and nothing of this build but what that key signed.
+    machine.expect_release("image");
     let (broker, host) = (site.start_broker(), site.start_host());
     machine.wait_until_accepted(&host);
     let verified = site.succeed(&["verify", &site.url(), "--json"]).json();
@@ -36,8 +40,8 @@ fn one_changed_byte_in_kernel_initramfs_or_command_line_gets_no_key() {
     let Some(machine) = Machine::new() else { return };
     let site = &machine.site;
     let flip = |bytes: &mut Vec<u8>, at: usize| bytes[at] ^= 1;
-    // Bytes that nothing reads: of the note for those who start a kernel without a loader, and of a file's time.
-    let note = b"boot loader";
+    // Bytes that nothing reads: of a warning for those who start a kernel without EFI, and of a file's time.
+    let note = b"Ancient bootloader";
     machine.copy_image("kernel", |image| {
         change_file(image, "vmlinuz", |bytes| {
             let at = bytes.windows(note.len()).position(|window| window == note).unwrap();
@@ -69,7 +73,7 @@ fn one_changed_byte_in_kernel_initramfs_or_command_line_gets_no_key() {
     );
     assert!(!messages.contains("ready: the model is released"), "{messages}");
     assert!(broker.messages().contains("measurement"), "the owner's log has the step");
-    let outcome = site.adyton(&["verify", &site.url(), "--json"]);
+    let outcome = machine.wait_for(|outcome| outcome.code != 30);
     assert_eq!((outcome.code, &outcome.json()["reason"]), (20, &"measurement".into()), "{outcome:?}");
     // Each of the three is another machine, and none is the one expected.
     let predicted = ["image", "kernel", "initramfs", "line"].map(|name| machine.predict(name));
@@ -86,7 +90,7 @@ fn a_changed_launch_document_gets_no_key() {
     machine.write_document("[limits]\nmax_rows = 1\n");
     let (_broker, host) = (site.start_broker(), site.start_host());
     machine.wait_for_message(&host, "the broker refused to release the key (host-data)");
-    let outcome = site.adyton(&["verify", &site.url(), "--json"]);
+    let outcome = machine.wait_for(|outcome| outcome.code != 30);
     assert_eq!((outcome.code, &outcome.json()["reason"]), (20, &"host-data".into()), "{outcome:?}");
 }
 
@@ -101,12 +105,56 @@ fn the_launcher_refuses_what_cannot_be_measured() {
         assert_eq!(host.code, 1, "{host:?}");
         assert!(host.stderr.contains(why), "{why} is not in {host:?}");
     };
-    let fixture = std::fs::read(site.path("OVMF.fd")).unwrap();
-    std::fs::copy("/usr/share/ovmf/OVMF.fd", site.path("OVMF.fd")).unwrap();
+    let fixture = fs::read(site.path("OVMF.fd")).unwrap();
+    fs::copy("/usr/share/ovmf/OVMF.fd", site.path("OVMF.fd")).unwrap();
     refusal("does not measure the kernel");
-    std::fs::write(site.path("OVMF.fd"), fixture).unwrap();
-    std::fs::write(site.path("image/guest.cpio"), "another").unwrap();
+    fs::write(site.path("OVMF.fd"), fixture).unwrap();
+    fs::write(site.path("image/guest.cpio"), "another").unwrap();
     refusal("guest.cpio has SHA-256");
     machine.copy_image("image", |image| change_description(image, "\"test\"", "\"production\""));
     refusal("production image cannot ask a simulator");
+}
+
+/// What adversary_host shows of a process, for a machine: the wire is all that crosses its vsock device.
+///
+/// Under emulation the guest's memory is the emulator's and lies open, so that one is not searched: only hardware can
+/// show that it holds nothing.
+#[test]
+fn nothing_of_prompt_answer_key_or_weights_reaches_the_machines_host() {
+    let Some(machine) = Machine::new() else { return };
+    let site = &machine.site;
+    machine.record_crossings();
+    let (broker, host) = (site.start_broker(), site.start_host());
+    machine.wait_until_accepted(&host);
+    site.write_rows("rows.csv", "0.7319082450866699", 50);
+    site.succeed(&["predict", &site.url(), "--input", "rows.csv", "--receipt", "receipt.json"]);
+
+    let weights: Vec<u8> = canary_weights().iter().flat_map(|weight| weight.to_le_bytes()).collect();
+    let sent = adyton_client::ReceiptFile::read(&site.path("receipt.json")).unwrap();
+    let kek_text = fs::read_to_string(site.path("owner/model.kek")).unwrap();
+    let kek = hex::decode(kek_text.split_whitespace().nth(2).unwrap()).unwrap();
+    let canaries: [(&str, &[u8]); 5] = [
+        ("weights", &weights[..32]),
+        ("prompt", b"0.7319082"),
+        ("answer", CANARY_VERSION.as_bytes()),
+        ("key", &kek),
+        ("request", b"\"datatype\""),
+    ];
+    assert!(holds(&sent.exchanges()[0].request, b"0.7319082"), "the canary was really sent");
+    assert!(holds(&sent.exchanges()[0].response, CANARY_VERSION.as_bytes()), "and really answered");
+
+    let crossed = fs::read(site.path("run/one/crossed.bin")).unwrap();
+    assert!(holds(&crossed, b"service_id = 'canary'"), "the document crossed in the clear, as it may");
+    assert!(crossed.len() > 20_000, "and much more did: {}", crossed.len());
+    let own_memory = memory(host.pid());
+    assert!(holds(&own_memory, site.client_port.to_string().as_bytes()), "the host's memory was really read");
+    let mut places = vec![("crossing".to_owned(), crossed), ("host memory".to_owned(), own_memory)];
+    for log in [&host.log, &broker.log] {
+        places.push((log.display().to_string(), fs::read(log).unwrap()));
+    }
+    for (place, bytes) in &places {
+        for (canary, needle) in &canaries {
+            assert!(!holds(bytes, needle), "{canary} found in {place}");
+        }
+    }
 }

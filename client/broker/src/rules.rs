@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use adyton_attestation::reference::ReferenceValues;
 use adyton_attestation::{Appraiser, Endorsements, Policy, Time, TrustAnchors};
 use serde::Deserialize;
 
@@ -12,6 +13,7 @@ use crate::BrokerError;
 use crate::files::read_capped;
 
 const MAX_CERTIFICATE_LEN: u64 = 64 << 10;
+const MAX_REFERENCE_LEN: u64 = 1 << 20;
 
 /// The `[evidence]` table.
 #[derive(Debug, Clone, Deserialize)]
@@ -19,8 +21,12 @@ const MAX_CERTIFICATE_LEN: u64 = 64 << 10;
 pub struct EvidenceRules {
     /// `strict` or `standard`; must be left out for a simulator.
     policy: Option<PolicyName>,
-    /// Accepted launch measurements, 96 hexadecimal digits each.
-    measurements: Vec<Hex<48>>,
+    /// Accepted launch measurements, 96 hexadecimal digits each. Required, unless a release is named.
+    measurements: Option<Vec<Hex<48>>>,
+    /// Signed reference values of a release, whose measurements are accepted too.
+    reference_values: Option<PathBuf>,
+    /// Who published them, 64 hexadecimal digits.
+    publisher_key: Option<Hex<32>>,
     /// Accepted launch documents (SHA-256, as in HOST_DATA), 64 hexadecimal digits each.
     host_data: Vec<Hex<32>>,
     /// Accepted machines (SHA-256 of CHIP_ID), 64 hexadecimal digits each.
@@ -78,7 +84,7 @@ impl EvidenceRules {
             Some(folder) => load_endorsements(&base.join(folder))?,
             None => Endorsements::default(),
         };
-        let measurements = self.measurements.iter().map(|hex| hex.0);
+        let measurements = self.measurements(base, path)?;
         let host_data = self.host_data.iter().map(|hex| hex.0);
         let (anchors, mut policy) = match (&self.dangerous_simulator_root, self.policy) {
             (Some(_), Some(_)) => {
@@ -107,6 +113,35 @@ impl EvidenceRules {
             policy = policy.min_tcb(floor);
         }
         Ok(Judge { anchors, endorsements, policy, simulated: self.dangerous_simulator_root.is_some() })
+    }
+}
+
+impl EvidenceRules {
+    /// Those that are listed, and those of the release.
+    fn measurements(&self, base: &Path, path: &Path) -> Result<Vec<[u8; 48]>, BrokerError> {
+        let wrong =
+            |message: &str| BrokerError::Config { path: path.to_owned(), message: message.to_owned() };
+        let listed = self.measurements.as_ref().map(|listed| listed.iter().map(|hex| hex.0).collect());
+        let (file, publisher) = match (&self.reference_values, &self.publisher_key) {
+            (Some(file), Some(publisher)) => (file, publisher),
+            (None, None) => {
+                return listed.ok_or_else(|| {
+                    wrong("give `measurements`, or `reference_values` and `publisher_key` of a release")
+                });
+            }
+            _ => return Err(wrong("`reference_values` and `publisher_key` go together")),
+        };
+        let signed = read_capped(&base.join(file), MAX_REFERENCE_LEN)?;
+        let reference = ReferenceValues::verify(&publisher.0, &signed)
+            .map_err(|error| wrong(&format!("{}: {error}", file.display())))?;
+        if reference.test != self.dangerous_simulator_root.is_some() {
+            return Err(wrong(
+                "the release is a test image and the rules are for hardware, or the other way round",
+            ));
+        }
+        let mut measurements: Vec<[u8; 48]> = listed.unwrap_or_default();
+        measurements.extend(reference.values.iter().map(|value| value.measurement));
+        Ok(measurements)
     }
 }
 
@@ -173,6 +208,45 @@ mod tests {
         assert!(load("measurements = []").unwrap_err().contains("host_data"));
         let judge = load("measurements = []\nhost_data = []").unwrap();
         assert!(!judge.simulated());
+    }
+
+    #[test]
+    fn a_release_names_its_measurements_by_one_key() {
+        use adyton_attestation::reference::Value;
+        use ring::signature::{Ed25519KeyPair, KeyPair as _};
+        let folder = tempfile::tempdir().unwrap();
+        let pair = Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap();
+        let value = Value { firmware: [1; 32], vcpus: 1, vcpu_type: "EPYC".into(), measurement: [0xab; 48] };
+        let mut reference = ReferenceValues {
+            release: "0.1.0".into(),
+            test: false,
+            kernel: [2; 32],
+            initrd: [3; 32],
+            cmdline: String::new(),
+            values: vec![value],
+        };
+        let write = |reference: &ReferenceValues| {
+            std::fs::write(folder.path().join("reference.cose"), reference.sign(&pair)).unwrap();
+        };
+        write(&reference);
+        let rules = |key: &str, more: &str| -> Result<Vec<[u8; 48]>, String> {
+            let text = format!(
+                "reference_values = 'reference.cose'\npublisher_key = '{key}'\nhost_data = []\n{more}"
+            );
+            let rules: EvidenceRules = toml::from_str(&text).map_err(|error| error.to_string())?;
+            let path = folder.path().join("rules.toml");
+            rules.measurements(folder.path(), &path).map_err(|error| error.to_string())
+        };
+        let key = hex::encode(pair.public_key().as_ref());
+        assert_eq!(rules(&key, "").unwrap(), [[0xab; 48]]);
+        let listed = format!("measurements = ['{}']", "cd".repeat(48));
+        assert_eq!(rules(&key, &listed).unwrap(), [[0xcd; 48], [0xab; 48]]);
+        assert!(rules(&"00".repeat(32), "").unwrap_err().contains("reference.cose"), "another publisher");
+        assert!(rules(&key, "dangerous_simulator_root = 'root.der'").unwrap_err().contains("hardware"));
+        reference.test = true;
+        write(&reference);
+        assert!(rules(&key, "").unwrap_err().contains("test image"));
+        assert!(load("reference_values = 'r'\nhost_data = []").unwrap_err().contains("go together"));
     }
 
     #[test]

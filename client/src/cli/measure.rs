@@ -25,6 +25,8 @@ pub(crate) enum MeasureCommand {
     Process(ProcessArgs),
     /// A virtual machine under SEV-SNP: firmware, kernel hashes and vCPUs.
     Snp(SnpArgs),
+    /// All launches of a guest image under SEV-SNP, signed by its publisher.
+    Release(super::release::ReleaseArgs),
 }
 
 #[derive(Args)]
@@ -107,6 +109,7 @@ pub(crate) fn run(command: &MeasureCommand) -> Result<Printed, Failure> {
     match command {
         MeasureCommand::Process(args) => process(args),
         MeasureCommand::Snp(args) => snp(args),
+        MeasureCommand::Release(args) => super::release::run(args),
     }
 }
 

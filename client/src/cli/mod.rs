@@ -8,6 +8,7 @@ mod model;
 mod output;
 mod predict;
 mod receipt;
+mod release;
 mod verify;
 
 use std::process::ExitCode;
