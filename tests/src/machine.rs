@@ -26,6 +26,7 @@ pub struct Tools {
 impl Tools {
     /// What is here, or `None` with a line that says what is missing.
     #[must_use]
+    #[allow(clippy::print_stderr, reason = "a test that is left out says so")]
     pub fn find() -> Option<Self> {
         let target =
             program("adyton-simulator").ancestors().nth(2).expect("target/PROFILE/program").to_owned();

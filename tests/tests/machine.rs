@@ -49,7 +49,7 @@ fn one_changed_byte_in_kernel_initramfs_or_command_line_gets_no_key() {
         });
     });
     machine.copy_image("initramfs", |image| {
-        change_file(image, "guest.cpio", |bytes| flip(bytes, 6 + 8 * 5 + 7))
+        change_file(image, "guest.cpio", |bytes| flip(bytes, 6 + 8 * 5 + 7));
     });
     machine.copy_image("line", |image| change_description(image, "\"quiet ", "\"quiet  "));
     machine.write_host(&["kernel", "initramfs", "line"], "");
@@ -66,9 +66,8 @@ fn one_changed_byte_in_kernel_initramfs_or_command_line_gets_no_key() {
         });
     }
     let messages = host.messages();
-    assert_eq!(
+    assert!(
         messages.matches("the broker refused to release the key (measurement)").count() >= 3,
-        true,
         "{messages}"
     );
     assert!(!messages.contains("ready: the model is released"), "{messages}");
@@ -156,5 +155,19 @@ fn nothing_of_prompt_answer_key_or_weights_reaches_the_machines_host() {
         for (canary, needle) in &canaries {
             assert!(!holds(bytes, needle), "{canary} found in {place}");
         }
+    }
+}
+
+/// The two ends of the vsock are programs that may not link each other, so the numbers are written down twice.
+#[test]
+fn guest_host_and_kernel_agree_about_ports_and_command_line() {
+    assert_eq!(adyton_enclave::guest::DOCUMENT_PORT, adyton_host::vm::DOCUMENT_PORT);
+    assert_eq!(adyton_enclave::guest::STOP_PORT, adyton_host::vm::STOP_PORT);
+    let driver = include_str!("../../enclave/guest/test/tsm_sim.c");
+    assert!(driver.contains(&format!("#define SIM_PORT {}\n", adyton_host::vm::REPORT_PORT)));
+    let allowed = include_str!("../../enclave/service/src/guest/cmdline.rs");
+    let told = format!("{} {}", adyton_image::description::COMMAND_LINE, adyton_image::description::EMULATED);
+    for word in told.split(' ') {
+        assert!(allowed.contains(&format!("(\"{word}\", ")), "PID 1 would refuse {word}");
     }
 }
