@@ -2,7 +2,9 @@
 //! by the host, attested from outside, given its key, asked, and stopped.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use adyton_tests::{CANARY_VERSION, Machine, canary_weights, change_description, change_file, holds, memory};
 
@@ -28,7 +30,13 @@ fn a_predicted_machine_boots_attests_serves_and_stops() {
     let messages = host.messages();
     assert!(messages.contains("first program of this machine, confined"), "{messages}");
     assert!(!messages.contains("Linux version"), "the kernel says nothing to the host: {messages}");
+    let log = host.log.clone();
     assert_eq!(host.stop(), Some(0), "a stopped host is a success");
+    let messages = fs::read_to_string(log).unwrap();
+    assert!(
+        messages.contains("asked to stop") && messages.contains("model wiped: the enclave stops"),
+        "{messages}"
+    );
     let gone = site.adyton(&["verify", &site.url(), "--json"]);
     assert_eq!(gone.code, 30, "{gone:?}");
     assert_eq!(broker.stop(), Some(0));
@@ -79,6 +87,42 @@ fn one_changed_byte_in_kernel_initramfs_or_command_line_gets_no_key() {
     for (at, one) in predicted.iter().enumerate() {
         assert!(predicted.iter().skip(at + 1).all(|other| other != one), "{predicted:?}");
     }
+}
+
+#[test]
+fn machines_side_by_side_take_clients_in_turn() {
+    let Some(machine) = Machine::new() else { return };
+    let site = &machine.site;
+    machine.write_host(&["one", "two"], "");
+    let (_broker, host) = (site.start_broker(), site.start_host());
+    for ready in ["one console: ", "two console: "] {
+        machine.wait_for(|_| {
+            let messages = host.messages();
+            let mut lines = messages.lines();
+            lines.any(|line| line.contains(ready) && line.contains("ready: the model is released"))
+        });
+    }
+    let keysets: BTreeSet<String> = (0..4)
+        .map(|_| site.succeed(&["verify", &site.url(), "--json"]).json()["keyset_id"].to_string())
+        .collect();
+    assert_eq!(keysets.len(), 2, "each machine has its own keys: {}", host.messages());
+}
+
+#[test]
+fn a_machine_that_never_answers_is_ended_and_started_again() {
+    let Some(machine) = Machine::new() else { return };
+    let wrapper = machine.site.path("sleeps");
+    fs::write(&wrapper, "#!/bin/sh\nexec sleep 600\n").unwrap();
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+    machine.write_host(&["one"], &format!("qemu = '{}'\nboot_limit_s = 1\n", wrapper.display()));
+    let host = machine.site.start_host();
+    machine.wait_for_message(&host, "its service does not answer; starting it again pause_ms=250");
+    machine.wait_for_message(&host, "its service does not answer; starting it again pause_ms=500");
+    assert_eq!(
+        machine.site.adyton(&["verify", &machine.site.url(), "--json"]).code,
+        30,
+        "clients see a clean error"
+    );
 }
 
 #[test]
