@@ -3,11 +3,13 @@
 use der::{Decode as _, Encode as _};
 use x509_cert::crl::CertificateList;
 
-use crate::evidence::Evidence;
+use crate::evidence::{Body, Evidence};
 use crate::snp::report::SigningKey;
 use crate::snp::tcb::{Product, TcbVersion};
-use crate::snp::x509::moment;
+use crate::tdx::pck::PckExtensions;
+use crate::tdx::pem::decode_chain;
 use crate::time::Time;
+use crate::x509::{COMMON_NAME, Certificate, attribute, moment};
 
 /// Longest list that is looked at.
 const MAX_CRL_LEN_BYTES: usize = 1 << 20;
@@ -27,7 +29,8 @@ pub fn crl_window(der: &[u8]) -> Option<(Time, Time)> {
 /// True if the bytes are one certificate in DER. Nothing is verified.
 #[must_use]
 pub fn is_certificate(der: &[u8]) -> bool {
-    x509_cert::Certificate::from_der(der).is_ok_and(|certificate| certificate.to_der().is_ok_and(|again| again == der))
+    x509_cert::Certificate::from_der(der)
+        .is_ok_and(|certificate| certificate.to_der().is_ok_and(|again| again == der))
 }
 
 /// What a report says of the key that signed it: enough to ask the vendor for its certificate. Nothing is verified.
@@ -47,7 +50,7 @@ impl Evidence {
     /// Who signed, by the report's own words. A version 2 report does not name its `product`; then it must be given.
     #[must_use]
     pub fn snp_signer(&self, product: Option<Product>) -> Option<SnpSigner> {
-        let report = &self.report;
+        let Body::Snp { report, .. } = &self.body else { return None };
         let named = report.cpuid().and_then(|[family, model, _]| Product::from_cpuid(family, model));
         let product = named.or(product)?;
         let chip_id = report.chip_id();
@@ -58,5 +61,16 @@ impl Evidence {
             hwid: hwid.filter(|_| chip_id != [0; 64]),
             reported: report.reported_tcb(product).ok()?,
         })
+    }
+
+    /// Which platform a quote's certificate is for: FMSPC, and the name of the authority that issued it.
+    /// Nothing is verified.
+    #[must_use]
+    pub fn tdx_signer(&self) -> Option<([u8; 6], String)> {
+        let Body::Tdx { quote, .. } = &self.body else { return None };
+        let chain = decode_chain(quote.pck_chain())?;
+        let certificate = Certificate::parse("PCK certificate", chain.first()?).ok()?;
+        let issuer = attribute(certificate.issuer(), COMMON_NAME)?;
+        Some((PckExtensions::of(&certificate).ok()?.fmspc, issuer))
     }
 }

@@ -133,7 +133,7 @@ impl TrustVector {
         vector[RUNTIME] = if simulated {
             Some(VISIBLE_MEMORY)
         } else {
-            judge(steps, |name| name == "policy-debug", ENCRYPTED_MEMORY, VISIBLE_MEMORY)
+            judge(steps, is_debug, ENCRYPTED_MEMORY, VISIBLE_MEMORY)
         };
         Self(vector)
     }
@@ -157,21 +157,36 @@ fn failed_reason(steps: &[Step]) -> Option<Reason> {
 }
 
 fn is_identity(step: &str) -> bool {
-    matches!(step, "chip-allowlist" | "platform-allowlist")
+    step == "chip-allowlist"
+}
+
+fn is_debug(step: &str) -> bool {
+    matches!(step, "policy-debug" | "td-debug")
 }
 
 fn is_launch_document(step: &str) -> bool {
-    matches!(step, "host-data" | "mrconfigid")
+    matches!(step, "host-data" | "mr-config-id")
 }
 
 fn is_executable(step: &str) -> bool {
-    matches!(step, "measurement" | "mrtd" | "id-key" | "author-key") || step.starts_with("rtmr")
+    matches!(step, "measurement" | "id-key" | "author-key") || step.starts_with("rtmr")
 }
 
+/// How the guest was launched: everything about its policy, attributes and owner.
 fn is_configuration(step: &str) -> bool {
+    const NAMES: [&str; 8] = [
+        "vmpl",
+        "guest-svn",
+        "xfam",
+        "mr-owner",
+        "mr-owner-config",
+        "sept-ve-disable",
+        "servtd-ext",
+        "service-td",
+    ];
     is_launch_document(step)
-        || matches!(step, "vmpl" | "guest-svn" | "xfam" | "mrowner" | "mrownerconfig")
-        || matches!(step, "td-attributes" | "sept-ve-disable" | "service-td")
+        || NAMES.contains(&step)
+        || step.starts_with("td-")
         || (step.starts_with("policy-") && step != "policy-platform")
 }
 

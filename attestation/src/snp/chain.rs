@@ -10,9 +10,9 @@ use crate::snp::cert_table::CertificateTable;
 use crate::snp::leaf::Leaf;
 use crate::snp::report::{Report, SigningKey};
 use crate::snp::tcb::Product;
-use crate::snp::x509::Certificate;
 use crate::time::Time;
 use crate::verdict::{Finding, Reason};
+use crate::x509::{Certificate, Scheme};
 
 /// The certificates to verify a report with, none verified yet.
 pub(crate) struct Candidates<'a> {
@@ -102,9 +102,9 @@ impl Chain {
     /// Verifies names, constraints and signatures below the anchor, which is good by choice of the caller. Returns the product of the root.
     pub(crate) fn verify(&self) -> Result<Product, Finding> {
         let refuse = |what: String| Err(Finding::new(Reason::Chain, what));
-        self.intermediate.verify_signed_by(self.intermediate_role, &self.ark)?;
+        self.intermediate.verify_signed_by(self.intermediate_role, &self.ark, Scheme::PssSha384)?;
         self.intermediate.refuse_unless_ca(self.intermediate_role, 0)?;
-        self.leaf.certificate.verify_signed_by(self.leaf.role(), &self.intermediate)?;
+        self.leaf.certificate.verify_signed_by(self.leaf.role(), &self.intermediate, Scheme::PssSha384)?;
         self.leaf.certificate.refuse_unless_leaf(self.leaf.role())?;
         let ark_name = self.ark.common_name().unwrap_or_default();
         let Some(product) = ark_name.strip_prefix("ARK-").and_then(Product::from_name) else {

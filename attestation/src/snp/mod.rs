@@ -11,4 +11,3 @@ pub(crate) mod leaf;
 pub(crate) mod report;
 pub(crate) mod tcb;
 pub mod tcb_table;
-pub(crate) mod x509;

@@ -341,7 +341,8 @@ pub(super) fn turin(vendor: &Vendor) {
     let extensions = |tcb| chip_extensions(tcb, &hwid, Product::Turin);
     let policy = Policy::vendor();
     let report = turin(extensions(tcb)).accepted(&policy);
-    assert_eq!((report.product(), report.tcbs().reported), (Product::Turin, tcb));
+    let claims = report.snp().unwrap();
+    assert_eq!((claims.product(), claims.tcbs().reported), (Product::Turin, tcb));
     turin(extensions(TcbVersion { fmc: Some(0), ..tcb })).refused(&policy, Reason::TcbBinding);
     turin(extensions(TcbVersion { fmc: None, ..tcb })).refused(&policy, Reason::TcbBinding);
     turin(chip_extensions(tcb, &[hwid, [0; 8]].concat(), Product::Turin)).refused(&policy, Reason::Hwid);
