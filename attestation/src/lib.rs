@@ -21,6 +21,7 @@ mod own;
 pub mod owner;
 pub mod policy;
 pub mod receipt;
+pub mod reference;
 pub mod release;
 pub mod session;
 mod shape;
