@@ -130,7 +130,10 @@ fn verify(args: &VerifyArgs) -> Result<Printed, Failure> {
     let authentic = evidence.verify(appraiser.anchors, appraiser.endorsements, now)?;
     Ok(match report_data {
         None => accepted(&authentic.appraise_saved(appraiser.policy)?),
-        Some(expected) => accepted(&authentic.appraise(appraiser.policy, &expected)?),
+        Some(expected) => {
+            let report = authentic.appraise(appraiser.policy, &expected)?;
+            accepted(report.claims())
+        }
     })
 }
 
