@@ -47,7 +47,7 @@ pub use snp::tcb_table;
 pub use tdx::cache::CollateralCache;
 pub use tdx::claims::TdxClaims;
 pub use tdx::collateral::{
-    Collateral, MAX_COLLATERAL_JSON_LEN_BYTES, MAX_COLLATERAL_LEN_BYTES, SignedDocument,
+    Collateral, CollateralParts, MAX_COLLATERAL_JSON_LEN_BYTES, MAX_COLLATERAL_LEN_BYTES, SignedDocument,
 };
 pub use tdx::policy::TdxReferences;
 pub use tdx::tcb::{AdvisoryId, AdvisorySyntax, Standing, TcbStatus};

@@ -182,6 +182,79 @@ impl Collateral {
     }
 }
 
+/// The parts of collateral as Intel's service hands them out, one by one; for folders and caches that keep them so.
+#[derive(Clone, Debug, Default)]
+pub struct CollateralParts {
+    /// Answer to `/tdx/certification/v4/tcb`: `{"tcbInfo": …, "signature": …}`.
+    pub tcb_info: Option<Vec<u8>>,
+    /// Its header `TCB-Info-Issuer-Chain`, URL-decoded: PEM.
+    pub tcb_info_issuer_chain: Option<Vec<u8>>,
+    /// Answer to `/tdx/certification/v4/qe/identity`: `{"enclaveIdentity": …, "signature": …}`.
+    pub qe_identity: Option<Vec<u8>>,
+    /// Its header `SGX-Enclave-Identity-Issuer-Chain`, URL-decoded: PEM.
+    pub qe_identity_issuer_chain: Option<Vec<u8>>,
+    /// The root's revocation list, DER.
+    pub root_crl: Option<Vec<u8>>,
+    /// Answer to `/sgx/certification/v4/pckcrl?encoding=der`.
+    pub pck_crl: Option<Vec<u8>>,
+    /// Its header `SGX-PCK-CRL-Issuer-Chain`, URL-decoded: PEM.
+    pub pck_crl_issuer_chain: Option<Vec<u8>>,
+}
+
+impl CollateralParts {
+    /// Puts the parts together; none at all is no collateral.
+    ///
+    /// # Errors
+    /// `endorsement-missing` for a part that is not there beside others, by name; `encoding` for a malformed one.
+    pub fn assemble(self) -> Result<Option<Collateral>, Rejected> {
+        let named = [
+            ("TCB info", &self.tcb_info),
+            ("TCB info issuer chain", &self.tcb_info_issuer_chain),
+            ("QE identity", &self.qe_identity),
+            ("QE identity issuer chain", &self.qe_identity_issuer_chain),
+            ("root CRL", &self.root_crl),
+            ("PCK CRL", &self.pck_crl),
+            ("PCK CRL issuer chain", &self.pck_crl_issuer_chain),
+        ];
+        let missing: Vec<&str> =
+            named.iter().filter(|(_, part)| part.is_none()).map(|(name, _)| *name).collect();
+        if missing.len() == named.len() {
+            return Ok(None);
+        }
+        let refuse = |reason, what: String| StepLog::refusal("endorsements", Finding::new(reason, what));
+        let (
+            Some(tcb_info),
+            Some(tcb_info_chain),
+            Some(qe_identity),
+            Some(qe_identity_chain),
+            Some(root_crl),
+            Some(pck_crl),
+            Some(pck_crl_chain),
+        ) = (
+            self.tcb_info,
+            self.tcb_info_issuer_chain,
+            self.qe_identity,
+            self.qe_identity_issuer_chain,
+            self.root_crl,
+            self.pck_crl,
+            self.pck_crl_issuer_chain,
+        )
+        else {
+            let what = format!("collateral has no {}", missing.join(", no "));
+            return Err(refuse(Reason::EndorsementMissing, what));
+        };
+        let chain = decode_chain(&pck_crl_chain)
+            .ok_or_else(|| refuse(Reason::Encoding, "PCK CRL issuer chain is not PEM".into()))?;
+        Ok(Some(Collateral {
+            tcb_info: SignedDocument::from_served("tcbInfo", &tcb_info, &tcb_info_chain)?,
+            qe_identity: SignedDocument::from_served("enclaveIdentity", &qe_identity, &qe_identity_chain)?,
+            root_crl,
+            pck_crl,
+            pck_crl_issuer_chain: chain,
+        }))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,6 +284,15 @@ mod tests {
         let mut other_version = bytes;
         other_version[1] = 2;
         assert_eq!(Collateral::decode(&other_version).unwrap_err().reason, Reason::Encoding);
+    }
+
+    #[test]
+    fn parts_are_whole_or_not_there() {
+        assert!(CollateralParts::default().assemble().unwrap().is_none());
+        let some = CollateralParts { root_crl: Some(vec![1]), ..CollateralParts::default() };
+        let refusal = some.assemble().unwrap_err();
+        assert_eq!(refusal.reason, Reason::EndorsementMissing);
+        assert!(refusal.to_string().contains("no TCB info") && !refusal.to_string().contains("root CRL"));
     }
 
     #[test]

@@ -5,13 +5,20 @@
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use adyton_attestation::{Appraiser, Endorsements, Policy, Time, TrustAnchors};
+use adyton_attestation::{
+    Appraiser, Collateral, CollateralParts, Endorsements, MAX_COLLATERAL_JSON_LEN_BYTES, Policy,
+    TdxReferences, Time, TrustAnchors,
+};
 use serde::Deserialize;
 
 use crate::BrokerError;
 use crate::files::read_capped;
 
 const MAX_CERTIFICATE_LEN: u64 = 64 << 10;
+/// All collateral in one file, as quoting tools write it.
+const COLLATERAL_JSON: &str = "collateral.json";
+/// Revocation lists of Intel: the ending is that of AMD's lists, which are found by it.
+const INTEL_CRLS: [&str; 2] = ["root_ca.crl.der", "pck.crl.der"];
 
 /// The `[evidence]` table.
 #[derive(Debug, Clone, Deserialize)]
@@ -19,11 +26,11 @@ const MAX_CERTIFICATE_LEN: u64 = 64 << 10;
 pub struct EvidenceRules {
     /// `strict` or `standard`; must be left out for a simulator.
     policy: Option<PolicyName>,
-    /// Accepted launch measurements, 96 hexadecimal digits each.
+    /// Accepted launch measurements (SNP MEASUREMENT, TDX MRTD), 96 hexadecimal digits each.
     measurements: Vec<Hex<48>>,
-    /// Accepted launch documents (SHA-256, as in HOST_DATA), 64 hexadecimal digits each.
+    /// Accepted launch documents (SHA-256, as in HOST_DATA or at the head of MRCONFIGID), 64 hexadecimal digits each.
     host_data: Vec<Hex<32>>,
-    /// Accepted machines (SHA-256 of CHIP_ID), 64 hexadecimal digits each.
+    /// Accepted machines (SHA-256 of CHIP_ID or PPID), 64 hexadecimal digits each.
     #[serde(default)]
     platform_ids: Vec<Hex<32>>,
     /// Least TCB beside the policy's own, such as `snp=24,ucode=220`.
@@ -32,6 +39,69 @@ pub struct EvidenceRules {
     endorsements_dir: Option<PathBuf>,
     /// Root of a simulator: what is accepted under it is NOT CONFIDENTIAL.
     dangerous_simulator_root: Option<PathBuf>,
+    /// What TDs must be beside that; without this table no TDX evidence is accepted.
+    tdx: Option<TdxRules>,
+}
+
+/// The `[evidence.tdx]` table. An empty list accepts nothing.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TdxRules {
+    /// Accepted XFAM values, as numbers (`0x602e7`).
+    xfam: Vec<u64>,
+    /// Accepted RTMR0 (firmware configuration), 96 hexadecimal digits each.
+    rtmr0: Vec<Hex<48>>,
+    /// Accepted RTMR1 (boot loader, kernel).
+    rtmr1: Vec<Hex<48>>,
+    /// Accepted RTMR2 (command line, initial file system).
+    rtmr2: Vec<Hex<48>>,
+    /// Accepted RTMR3; without it zero alone.
+    rtmr3: Option<Vec<Hex<48>>>,
+    /// Accepted TDX modules (MRSEAM).
+    mr_seam: Vec<Hex<48>>,
+    /// Accepted MRCONFIGID, in place of those of `host_data`.
+    mr_config_ids: Option<Vec<Hex<48>>>,
+    /// Accepted MROWNER with MROWNERCONFIG; without it any.
+    owners: Option<TdxOwners>,
+    /// Least tcbEvaluationDataNumber beside the policy's own: the highest one ever seen.
+    min_evaluation_number: Option<u32>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TdxOwners {
+    mr_owner: Vec<Hex<48>>,
+    mr_owner_config: Vec<Hex<48>>,
+}
+
+impl TdxRules {
+    fn apply(&self, policy: Policy) -> Policy {
+        fn list(values: &[Hex<48>]) -> Vec<[u8; 48]> {
+            values.iter().map(|hex| hex.0).collect()
+        }
+        let mut references = TdxReferences {
+            xfam: self.xfam.clone(),
+            rtmr0: list(&self.rtmr0),
+            rtmr1: list(&self.rtmr1),
+            rtmr2: list(&self.rtmr2),
+            mr_seam: list(&self.mr_seam),
+            ..TdxReferences::default()
+        };
+        if let Some(rtmr3) = &self.rtmr3 {
+            references.rtmr3 = list(rtmr3);
+        }
+        let mut policy = policy.tdx_references(references);
+        if let Some(ids) = &self.mr_config_ids {
+            policy = policy.tdx_mr_config_ids(list(ids));
+        }
+        if let Some(owners) = &self.owners {
+            policy = policy.tdx_owners(list(&owners.mr_owner), list(&owners.mr_owner_config));
+        }
+        if let Some(floor) = self.min_evaluation_number {
+            policy = policy.min_tdx_evaluation_number(floor);
+        }
+        policy
+    }
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -102,6 +172,9 @@ impl EvidenceRules {
         if !self.platform_ids.is_empty() || self.dangerous_simulator_root.is_none() {
             policy = policy.chip_allowlist(self.platform_ids.iter().map(|hex| hex.0));
         }
+        if let Some(tdx) = &self.tdx {
+            policy = tdx.apply(policy);
+        }
         if let Some(floor) = &self.min_tcb {
             let floor = floor.parse().map_err(|error| wrong(&format!("min_tcb: {error}")))?;
             policy = policy.min_tcb(floor);
@@ -124,23 +197,22 @@ impl Judge {
     }
 }
 
-/// Reads the endorsements of a folder by their plain names; what is not there stays empty.
+/// Reads the endorsements of a folder by their plain names; what is not there stays empty. TDX collateral is one file,
+/// `collateral.json`, or the parts as Intel's service hands them out.
 ///
 /// # Errors
-/// [`BrokerError`] for a folder or file that cannot be read or is too long.
+/// [`BrokerError`] for a folder or file that cannot be read or is too long, and for collateral that is not whole.
 pub fn load_endorsements(folder: &Path) -> Result<Endorsements, BrokerError> {
-    let optional = |name: &str| -> Result<Option<Vec<u8>>, BrokerError> {
-        let path = folder.join(name);
-        path.exists().then(|| read_capped(&path, MAX_CERTIFICATE_LEN).map(|bytes| bytes.to_vec())).transpose()
-    };
     let failed = |source| BrokerError::Read { path: folder.to_owned(), source };
     let mut crls = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        if path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(".crl.der")) {
+        let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        if name.ends_with(".crl.der") && !INTEL_CRLS.contains(&&*name) {
             crls.push(read_capped(&path, MAX_CERTIFICATE_LEN)?.to_vec());
         }
     }
+    let optional = |name: &str| read_optional(folder, name, MAX_CERTIFICATE_LEN);
     Ok(Endorsements {
         vcek: optional("vcek.der")?,
         vlek: optional("vlek.der")?,
@@ -148,7 +220,31 @@ pub fn load_endorsements(folder: &Path) -> Result<Endorsements, BrokerError> {
         asvk: optional("asvk.der")?,
         ark: optional("ark.der")?,
         crls,
+        tdx_collateral: load_collateral(folder)?,
     })
+}
+
+fn read_optional(folder: &Path, name: &str, max: u64) -> Result<Option<Vec<u8>>, BrokerError> {
+    let path = folder.join(name);
+    path.exists().then(|| read_capped(&path, max).map(|bytes| bytes.to_vec())).transpose()
+}
+
+fn load_collateral(folder: &Path) -> Result<Option<Collateral>, BrokerError> {
+    if let Some(json) = read_optional(folder, COLLATERAL_JSON, MAX_COLLATERAL_JSON_LEN_BYTES as u64)? {
+        return Collateral::from_json(&json).map(Some).map_err(BrokerError::Collateral);
+    }
+    let part = |name: &str| read_optional(folder, name, MAX_CERTIFICATE_LEN);
+    let [root_crl, pck_crl] = INTEL_CRLS;
+    let parts = CollateralParts {
+        tcb_info: part("tcb_info.json")?,
+        tcb_info_issuer_chain: part("tcb_info_issuer_chain.pem")?,
+        qe_identity: part("qe_identity.json")?,
+        qe_identity_issuer_chain: part("qe_identity_issuer_chain.pem")?,
+        root_crl: part(root_crl)?,
+        pck_crl: part(pck_crl)?,
+        pck_crl_issuer_chain: part("pck_crl_issuer_chain.pem")?,
+    };
+    parts.assemble().map_err(BrokerError::Collateral)
 }
 
 /// The clock of this machine: owners and clients trust their own.
@@ -181,6 +277,25 @@ mod tests {
             "policy = 'standard'\nmeasurements = []\nhost_data = []\ndangerous_simulator_root = 'root.der'";
         assert!(load(both).unwrap_err().contains("exclude each other"));
         assert!(load("policy = 'vendor'\nmeasurements = []\nhost_data = []").is_err());
+    }
+
+    #[test]
+    fn a_tdx_table_names_every_reference_or_is_an_error() {
+        let common = "measurements = []\nhost_data = []\n[tdx]\n";
+        assert!(load(&format!("{common}xfam = [0x602e7]")).unwrap_err().contains("rtmr0"));
+        let whole = "xfam = [0x602e7]\nrtmr0 = []\nrtmr1 = []\nrtmr2 = []\nmr_seam = []\n";
+        assert!(load(&format!("{common}{whole}min_evaluation_number = 21")).is_ok());
+        assert!(load(&format!("{common}{whole}rtmr4 = []")).unwrap_err().contains("rtmr4"));
+        assert!(load(&format!("{common}{whole}rtmr3 = ['00']")).unwrap_err().contains("96 hexadecimal"));
+    }
+
+    #[test]
+    fn collateral_that_is_not_whole_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(load_endorsements(folder.path()).unwrap().tdx_collateral.is_none());
+        std::fs::write(folder.path().join("root_ca.crl.der"), [1]).unwrap();
+        let refusal = load_endorsements(folder.path()).unwrap_err().to_string();
+        assert!(refusal.contains("no TCB info") && refusal.contains("no PCK CRL"), "{refusal}");
     }
 
     #[test]

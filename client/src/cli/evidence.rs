@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use adyton_attestation::{
-    Appraiser, Claims, Endorsements, Evidence, Policy, Rejected, SIMULATED_NOTICE, Time, TrustAnchors,
+    AdvisoryId, Appraiser, Claims, Endorsements, Evidence, Policy, Rejected, SIMULATED_NOTICE, TdxClaims,
+    Time, TrustAnchors,
 };
 use adyton_broker::{EvidenceRules, Judge, load_endorsements, now, read_capped};
 use clap::{Args, Subcommand};
@@ -15,14 +16,15 @@ use super::{Failure, Printed};
 
 const MAX_EVIDENCE_LEN: u64 = 1 << 20;
 /// Names under which a folder holds the evidence itself.
-const EVIDENCE_NAMES: [&str; 3] = ["report.bin", "evidence.cbor", "hcl-report.bin"];
+const EVIDENCE_NAMES: [&str; 5] = ["report.bin", "quote.bin", "quote.dat", "evidence.cbor", "hcl-report.bin"];
+const QUOTE_NAMES: [&str; 2] = ["quote.bin", "quote.dat"];
 
 #[derive(Subcommand)]
 pub(crate) enum EvidenceCommand {
     /// Show what evidence says; nothing is verified.
     #[command(after_help = "Example:\n  adyton evidence show saved/report.bin")]
     Show {
-        /// A report, an evidence file, or a folder with one.
+        /// A report, a quote, an evidence file, or a folder with one.
         path: PathBuf,
     },
     /// Judge evidence: who signed it, and is that welcome?
@@ -32,8 +34,9 @@ pub(crate) enum EvidenceCommand {
 #[derive(Args)]
 #[command(after_help = "Example:\n  adyton evidence verify saved/ --policy vendor --at 2025-09-01T00:00:00Z")]
 pub(crate) struct VerifyArgs {
-    /// A report, an evidence file, or a folder with one and its certificates (`vcek.der`, `ask.der`, `ark.der`,
-    /// `*.crl.der`).
+    /// A report, a quote, an evidence file, or a folder with one and its certificates (`vcek.der`, `ask.der`, `ark.der`,
+    /// `*.crl.der`) or collateral (`collateral.json`, or `tcb_info.json`, `qe_identity.json`, their
+    /// `*_issuer_chain.pem`, `root_ca.crl.der`, `pck.crl.der`, `pck_crl_issuer_chain.pem`).
     path: PathBuf,
     /// Folder with certificates and revocation lists, instead of the evidence's own folder.
     #[arg(long, env = "ADYTON_ENDORSEMENTS")]
@@ -82,12 +85,20 @@ fn evidence_file(path: &Path) -> Result<PathBuf, Failure> {
     found.ok_or_else(|| Failure::own(format!("{} holds none of {names}", path.display())))
 }
 
-/// Reads evidence in any accepted form: the wire form of this protocol, a bare report, or an Azure HCL blob.
+/// Reads evidence in any accepted form: the wire form of this protocol, a bare report or quote, or an Azure HCL blob.
 fn read(path: &Path) -> Result<Result<Evidence, Rejected>, Failure> {
-    let bytes = read_capped(&evidence_file(path)?, MAX_EVIDENCE_LEN)?;
+    let file = evidence_file(path)?;
+    let bytes = read_capped(&file, MAX_EVIDENCE_LEN)?;
     // The wire form is a CBOR array of four; a report begins with its version, 2 to 5.
-    let wire = bytes.first() == Some(&0x84);
-    Ok(if wire { Evidence::decode(&bytes) } else { Evidence::snp_from_parts(&bytes, &[]) })
+    if bytes.first() == Some(&0x84) {
+        return Ok(Evidence::decode(&bytes));
+    }
+    let named_quote = QUOTE_NAMES.iter().any(|name| file.ends_with(name));
+    Ok(if named_quote || Evidence::looks_like_quote(&bytes) {
+        Evidence::tdx_from_parts(&bytes, &[])
+    } else {
+        Evidence::snp_from_parts(&bytes, &[])
+    })
 }
 
 fn show(path: &Path) -> Result<Printed, Failure> {
@@ -106,6 +117,8 @@ fn show(path: &Path) -> Result<Printed, Failure> {
 
 fn verify(args: &VerifyArgs) -> Result<Printed, Failure> {
     let now = args.at.unwrap_or_else(now);
+    // What it is comes first: a quote of another TEE is refused as such whatever lies beside it.
+    let evidence = read(&args.path)?.map_err(Failure::from)?;
     let folder = args.endorsements.clone().or_else(|| args.path.is_dir().then(|| args.path.clone()));
     let endorsements = folder.map_or(Ok(Endorsements::default()), |folder| load_endorsements(&folder))?;
     let rules = rules(args)?;
@@ -114,14 +127,14 @@ fn verify(args: &VerifyArgs) -> Result<Printed, Failure> {
         Rules::File(judge) => judge.appraiser(now),
     };
     let report_data = args.report_data.as_deref().map(report_data).transpose()?;
-    let judged = read(&args.path)?.and_then(|evidence| {
-        let authentic = evidence.verify(appraiser.anchors, appraiser.endorsements, now)?;
-        match report_data {
-            None => authentic.appraise_saved(appraiser.policy).map(|claims| accepted(&claims)),
-            Some(expected) => authentic.appraise(appraiser.policy, &expected).map(|report| accepted(&report)),
+    let authentic = evidence.verify(appraiser.anchors, appraiser.endorsements, now)?;
+    Ok(match report_data {
+        None => accepted(&authentic.appraise_saved(appraiser.policy)?),
+        Some(expected) => {
+            let report = authentic.appraise(appraiser.policy, &expected)?;
+            accepted(report.claims())
         }
-    });
-    judged.map_err(Failure::from)
+    })
 }
 
 fn rules(args: &VerifyArgs) -> Result<Rules, Failure> {
@@ -172,8 +185,26 @@ fn accepted(claims: &Claims) -> Printed {
         "platform_id": hex::encode(claims.platform_id()),
         "simulated": claims.simulated(),
         "notice": claims.simulated().then_some(SIMULATED_NOTICE),
+        "tdx": claims.tdx().map(tdx),
         "steps": steps_json(claims.steps()),
     });
     let text = format!("{}{}ACCEPTED\n", banner(claims.simulated()), steps_text(claims.steps()));
     Printed::new(json, text)
+}
+
+/// What only a TDX quote says, for scripts.
+fn tdx(claims: &TdxClaims) -> Value {
+    let (tcb_info, qe_identity) = claims.evaluation_numbers();
+    json!({
+        "quote_version": claims.quote_version(),
+        "fmspc": hex::encode(claims.fmspc()),
+        "rtmrs": claims.rtmrs().map(hex::encode),
+        "mr_config_id": hex::encode(claims.mr_config_id()),
+        "mr_seam": hex::encode(claims.mr_seam_and_signer().0),
+        "xfam": format!("{:#x}", claims.xfam()),
+        "tcb_status": claims.tcb_status().as_str(),
+        "advisories": claims.advisories().iter().map(AdvisoryId::as_str).collect::<Vec<_>>(),
+        "evaluation_numbers": { "tcb_info": tcb_info, "qe_identity": qe_identity },
+        "current_until": claims.current_until().to_string(),
+    })
 }

@@ -68,6 +68,7 @@ impl From<BrokerError> for Failure {
         use adyton_attestation::release::ReleaseError;
         match error {
             BrokerError::Release(ReleaseError::Rejected(rejected)) => rejected.into(),
+            BrokerError::Collateral(rejected) => rejected.into(),
             BrokerError::Manifest(_) => Self::with(INTEGRITY, error.to_string()),
             _ => Self::own(error.to_string()),
         }
