@@ -64,7 +64,8 @@ impl Folder {
     /// # Errors
     /// [`EndorsementError::File`]; each file is there whole or not at all.
     pub fn write(&self, path: &Path) -> Result<(), EndorsementError> {
-        std::fs::create_dir_all(path).map_err(|source| BrokerError::Write { path: path.to_owned(), source })?;
+        std::fs::create_dir_all(path)
+            .map_err(|source| BrokerError::Write { path: path.to_owned(), source })?;
         for (name, bytes) in &self.0 {
             write_whole(&path.join(name), bytes)?;
         }

@@ -238,7 +238,10 @@ impl Fetcher {
             match head.status {
                 StatusCode::OK => (),
                 StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-                    return Err(Refused::Later(retry_after(&head.headers), format!("status {}", head.status)));
+                    return Err(Refused::Later(
+                        retry_after(&head.headers),
+                        format!("status {}", head.status),
+                    ));
                 }
                 status if status.is_server_error() => {
                     return Err(Refused::Later(Duration::ZERO, format!("status {status}")));
@@ -328,7 +331,8 @@ impl Fetched {
                     member("pck_crl_issuer_chain", entry.issuer_chain.clone());
                 }
                 Item::TcbInfo { .. } => {
-                    let (exact, signature) = signed(&entry.body, "tcbInfo").ok_or_else(|| wrong("not signed JSON"))?;
+                    let (exact, signature) =
+                        signed(&entry.body, "tcbInfo").ok_or_else(|| wrong("not signed JSON"))?;
                     member("tcb_info", exact);
                     member("tcb_info_signature", signature);
                     member("tcb_info_issuer_chain", entry.issuer_chain.clone());

@@ -36,8 +36,7 @@ impl Entry {
         if version != 1 {
             return Err(format!("entry version {version} is unknown"));
         }
-        let entry =
-            Self { fetched: Time::from_unix_seconds(fetched), issuer_chain, body: body.into_vec() };
+        let entry = Self { fetched: Time::from_unix_seconds(fetched), issuer_chain, body: body.into_vec() };
         item.refuse_other(&entry)?;
         Ok(entry)
     }
@@ -100,7 +99,11 @@ mod tests {
 
     fn entry(body: &str) -> Entry {
         let issuer_chain = "-----BEGIN CERTIFICATE-----".into();
-        Entry { fetched: Time::from_unix_seconds(1_000_000_000), issuer_chain, body: body.as_bytes().to_vec() }
+        Entry {
+            fetched: Time::from_unix_seconds(1_000_000_000),
+            issuer_chain,
+            body: body.as_bytes().to_vec(),
+        }
     }
 
     fn identity(issued: &str) -> Entry {

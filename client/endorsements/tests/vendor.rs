@@ -67,7 +67,9 @@ impl Vendor {
                     vendor.asked.lock().unwrap().push(path.clone());
                     let answer = match vendor.next(&path) {
                         None => head("404 Not Found", "", 0).into_bytes(),
-                        Some(Answer::Body(body)) => [head("200 OK", "", body.len()).into_bytes(), body].concat(),
+                        Some(Answer::Body(body)) => {
+                            [head("200 OK", "", body.len()).into_bytes(), body].concat()
+                        }
                         Some(Answer::WithChain(name, body)) => {
                             let chain = format!("{name}: -----BEGIN%20CERTIFICATE-----%0AAA%3D%3D%0A\r\n");
                             [head("200 OK", &chain, body.len()).into_bytes(), body].concat()
@@ -349,7 +351,8 @@ async fn intels_documents_keep_their_exact_bytes() {
     let next = "2099-01-01T00:00:00Z";
     let info = format!("{{\"id\":\"TDX\", \"fmspc\":\"B0C06F000000\",\"nextUpdate\":\"{next}\"}}");
     let identity = format!("{{\"id\":\"TD_QE\",  \"nextUpdate\":\"{next}\"}}");
-    let signed = |member: &str, exact: &str| format!("{{\"{member}\":{exact},\"signature\":\"00ff\"}}").into_bytes();
+    let signed =
+        |member: &str, exact: &str| format!("{{\"{member}\":{exact},\"signature\":\"00ff\"}}").into_bytes();
     vendor.set("/IntelSGXRootCA.der", [Answer::Body(crl.clone())]);
     let chained = |header, body| [Answer::WithChain(header, body)];
     vendor.set("/sgx/certification/v4/pckcrl", chained("SGX-PCK-CRL-Issuer-Chain", crl.clone()));

@@ -1,6 +1,7 @@
 //! The command line: one module for each audience's verbs, one for what they print.
 
 mod broker;
+mod endorse;
 mod evidence;
 mod key;
 mod measure;
@@ -8,6 +9,7 @@ mod model;
 mod output;
 mod predict;
 mod receipt;
+mod result;
 mod verify;
 
 use std::process::ExitCode;
