@@ -11,6 +11,7 @@ pub mod appraise;
 pub mod appraiser;
 pub mod commit;
 pub mod cose;
+pub mod eventlog;
 pub mod evidence;
 pub mod keyset;
 pub mod manifest;

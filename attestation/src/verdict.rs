@@ -100,6 +100,10 @@ pub enum Reason {
     Admission,
     /// The model is not the one asked for.
     Manifest,
+    /// An event log is not well formed, or its data contradicts its digests.
+    EventLog,
+    /// An event log does not lead to the registers of the quote.
+    RtmrReplay,
 }
 
 impl Reason {
@@ -152,6 +156,8 @@ impl Reason {
             Self::KeySetLife => "key-set-life",
             Self::Admission => "admission",
             Self::Manifest => "manifest",
+            Self::EventLog => "event-log",
+            Self::RtmrReplay => "rtmr-replay",
         }
     }
 
@@ -313,6 +319,11 @@ impl StepLog {
                 Err(Halt(reason))
             }
         }
+    }
+
+    /// The steps, whatever came of them.
+    pub(crate) fn into_steps(self) -> Vec<Step> {
+        self.0
     }
 
     /// The steps, or `Rejected` if any failed.
