@@ -1,5 +1,9 @@
 //! Recorded event logs lead to the registers of their quotes, read in place.
-#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests read files and stop at the first surprise")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "tests read files and stop at the first surprise"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -134,7 +138,11 @@ fn no_change_of_a_recorded_log_panics_and_no_cut_replays_alike() {
         let mut runner = TestRunner::new(Config { cases: 64, ..Config::default() });
         let look = |(at, value, cut): (usize, u8, bool)| {
             let mut changed = bytes.clone();
-            if cut { changed.truncate(at) } else { changed[at] = value }
+            if cut {
+                changed.truncate(at)
+            } else {
+                changed[at] = value
+            }
             if let Ok(log) = EventLog::parse(&changed) {
                 log.events().iter().for_each(|event| drop(event.to_string()));
                 prop_assert!(!cut || log.replay() != rtmrs);

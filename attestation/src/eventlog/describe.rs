@@ -113,12 +113,14 @@ fn variable(data: &[u8]) -> Option<String> {
 }
 
 fn is_boot_option(name: &str) -> bool {
-    name.strip_prefix("Boot").is_some_and(|number| number.len() == 4 && number.bytes().all(|b| b.is_ascii_hexdigit()))
+    name.strip_prefix("Boot")
+        .is_some_and(|number| number.len() == 4 && number.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 fn boot_order(value: &[u8]) -> Option<String> {
     let (numbers, rest) = value.as_chunks::<2>();
-    let numbers: Vec<String> = numbers.iter().map(|n| format!("Boot{:04X}", u16::from_le_bytes(*n))).collect();
+    let numbers: Vec<String> =
+        numbers.iter().map(|n| format!("Boot{:04X}", u16::from_le_bytes(*n))).collect();
     (rest.is_empty() && numbers.len() <= MAX_SHOWN_BYTES).then(|| numbers.join(", "))
 }
 
@@ -185,9 +187,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const GUID: [u8; 16] = [
-        0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0x00, 0xe0, 0x98, 0x03, 0x2b, 0x8c,
-    ];
+    const GUID: [u8; 16] =
+        [0x61, 0xdf, 0xe4, 0x8b, 0xca, 0x93, 0xd2, 0x11, 0xaa, 0x0d, 0x00, 0xe0, 0x98, 0x03, 0x2b, 0x8c];
 
     fn wide(text: &str) -> Vec<u8> {
         text.encode_utf16().flat_map(u16::to_le_bytes).collect()

@@ -195,7 +195,9 @@ impl Event {
 
     fn runtime_data_matches(&self) -> bool {
         let name = self.name().unwrap_or_default();
-        [RuntimeForm::Binary, RuntimeForm::Json].iter().any(|form| self.is_over(&form.preimage(name, &self.data)))
+        [RuntimeForm::Binary, RuntimeForm::Json]
+            .iter()
+            .any(|form| self.is_over(&form.preimage(name, &self.data)))
     }
 
     /// Firmware measures boot variables without their names (profile 1.06, 10.4.1).
@@ -206,7 +208,8 @@ impl Event {
     /// GRUB logs `kind: text` with a zero byte and measures the text; others log text alone.
     fn is_over_text(&self) -> bool {
         let text = self.data.strip_suffix(&[0]).unwrap_or(&self.data);
-        let after = text.windows(2).position(|pair| pair == b": ").and_then(|at| text.get(at.checked_add(2)?..));
+        let after =
+            text.windows(2).position(|pair| pair == b": ").and_then(|at| text.get(at.checked_add(2)?..));
         self.is_over(text) || after.is_some_and(|text| self.is_over(text))
     }
 
@@ -256,7 +259,7 @@ impl RuntimeForm {
     }
 }
 
-pub(super) fn sha384(bytes: &[u8]) -> [u8; DIGEST_LEN_BYTES] {
+pub(crate) fn sha384(bytes: &[u8]) -> [u8; DIGEST_LEN_BYTES] {
     let mut hash = [0; DIGEST_LEN_BYTES];
     hash.copy_from_slice(digest(&SHA384, bytes).as_ref());
     hash

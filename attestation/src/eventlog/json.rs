@@ -114,8 +114,8 @@ fn dstack(events: &[DstackEvent]) -> Result<Vec<Event>, EventLogError> {
 
 fn trustee(events: &[TrusteeEvent]) -> Result<Vec<Event>, EventLogError> {
     each(events, |event, number| {
-        let rtmr = rtmr_of_register(event.index)
-            .ok_or(EventLogError::Register { number, register: event.index })?;
+        let rtmr =
+            rtmr_of_register(event.index).ok_or(EventLogError::Register { number, register: event.index })?;
         let event_type = type_of_name(&event.type_name)
             .ok_or_else(|| malformed(format!("event {number}: its type is unknown")))?;
         let data = STANDARD
@@ -191,7 +191,10 @@ mod tests {
         assert_eq!(log.events()[0].data_state(), DataState::Differs);
         let steps = super::super::replay_step(&log, &log.replay());
         let failed = steps.iter().find(|step| step.result.as_str() == "fail").unwrap();
-        assert_eq!((failed.name, failed.result), ("event-data", crate::StepResult::Fail(crate::Reason::EventLog)));
+        assert_eq!(
+            (failed.name, failed.result),
+            ("event-data", crate::StepResult::Fail(crate::Reason::EventLog))
+        );
     }
 
     #[test]
@@ -199,9 +202,8 @@ mod tests {
         let log = EventLog::parse(trustee_log().as_bytes()).unwrap();
         let event = &log.events()[0];
         assert_eq!((event.rtmr(), event.event_type(), event.data()), (Some(1), 0xd, &b"x"[..]));
-        let error = |from: &str, to: &str| {
-            EventLog::parse(trustee_log().replace(from, to).as_bytes()).unwrap_err()
-        };
+        let error =
+            |from: &str, to: &str| EventLog::parse(trustee_log().replace(from, to).as_bytes()).unwrap_err();
         assert_eq!(error("\"index\":2", "\"index\":5"), EventLogError::Register { number: 1, register: 5 });
         assert_eq!(error("SHA-384", "SHA-256"), EventLogError::Digests { number: 1 });
         assert!(matches!(error("EV_IPL", "EV_IPX"), EventLogError::Json { .. }));

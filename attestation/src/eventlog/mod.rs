@@ -17,7 +17,9 @@ mod event;
 mod json;
 mod replay;
 
+pub(crate) use event::sha384;
 pub use event::{DataState, Event};
+pub(crate) use replay::extend;
 pub use replay::replay_step;
 
 /// Firmware reserves 64 to 256 KiB for its log; JSON doubles it.

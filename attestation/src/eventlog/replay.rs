@@ -7,12 +7,17 @@ use crate::verdict::{Reason, Step, StepLog};
 
 const STEPS: [&str; 4] = ["rtmr0-replay", "rtmr1-replay", "rtmr2-replay", "rtmr3-replay"];
 
-/// From zero, each event makes `SHA-384(register || digest)` (TDX module 1.5 ABI, TDG.MR.RTMR.EXTEND).
+/// A register after one more digest: `SHA-384(register || digest)` (TDX module 1.5 ABI, TDG.MR.RTMR.EXTEND).
+pub(crate) fn extend(register: &[u8; 48], digest: &[u8; 48]) -> [u8; 48] {
+    sha384(&[*register, *digest].concat())
+}
+
+/// The registers, from zero.
 pub(super) fn replay(events: &[Event]) -> [[u8; 48]; 4] {
     let mut registers = [[0; DIGEST_LEN_BYTES]; 4];
     for event in events.iter().filter(|event| event.is_extended()) {
         if let Some(register) = event.rtmr().and_then(|index| registers.get_mut(index)) {
-            *register = sha384(&[*register, event.digest()].concat());
+            *register = extend(register, &event.digest());
         }
     }
     registers
@@ -43,7 +48,8 @@ fn register_step(
     name: &'static str,
     (replayed, given): (&[u8; 48], &[u8; 48]),
 ) {
-    let count = log.events().iter().filter(|event| event.rtmr() == Some(index) && event.is_extended()).count();
+    let count =
+        log.events().iter().filter(|event| event.rtmr() == Some(index) && event.is_extended()).count();
     let zero = given.iter().all(|byte| *byte == 0);
     match (count, replayed == given) {
         (0, true) => steps.pass(name, format!("no event is for RTMR{index}, and it is zero")),
@@ -125,7 +131,11 @@ mod tests {
             failed(&steps),
             [("rtmr1-replay", Reason::RtmrReplay), ("rtmr3-replay", Reason::RtmrReplay)]
         );
-        assert!(steps[1].detail.starts_with("RTMR1 does not replay: 1 events lead to "), "{}", steps[1].detail);
+        assert!(
+            steps[1].detail.starts_with("RTMR1 does not replay: 1 events lead to "),
+            "{}",
+            steps[1].detail
+        );
     }
 
     #[test]
@@ -137,10 +147,10 @@ mod tests {
         assert_eq!(step.result, StepResult::Skip);
         assert!(step.detail.contains("0707"), "{}", step.detail);
         rtmrs[3] = [0; 48];
-        assert_eq!(failed(&replay_step(&log(&[(0, 1), (3, 1)]), &rtmrs)), [(
-            "rtmr3-replay",
-            Reason::RtmrReplay
-        )]);
+        assert_eq!(
+            failed(&replay_step(&log(&[(0, 1), (3, 1)]), &rtmrs)),
+            [("rtmr3-replay", Reason::RtmrReplay)]
+        );
     }
 
     #[test]
