@@ -93,7 +93,7 @@ fn the_td_hob_and_variables_are_those_that_hardware_measured() {
     let differing: BTreeSet<_> = computed
         .iter()
         .zip(measured)
-        .filter(|(step, event)| step.event != Some(event.digest()))
+        .filter(|(step, event)| step.input != event.digest())
         .map(|(step, _)| step.name.as_str())
         .collect();
     // The files of these are not in the sample; all else, the TD HOB among it, is as the hardware measured it.

@@ -20,7 +20,7 @@ mod replay;
 pub(crate) use event::sha384;
 pub use event::{DataState, Event};
 pub(crate) use replay::extend;
-pub use replay::replay_step;
+pub use replay::{replay_against, replay_step};
 
 /// Firmware reserves 64 to 256 KiB for its log; JSON doubles it.
 pub const MAX_LOG_LEN_BYTES: usize = 4 * 1024 * 1024;

@@ -1,9 +1,9 @@
 //! Replay: the registers that a log leads to, and how they compare with registers that somebody signed.
 
 use super::event::{DataState, Event, sha384};
-use super::{DIGEST_LEN_BYTES, EventLog};
+use super::{DIGEST_LEN_BYTES, EventLog, EventLogError};
 use crate::hex_string;
-use crate::verdict::{Reason, Step, StepLog};
+use crate::verdict::{Finding, Reason, Rejected, Step, StepLog};
 
 const STEPS: [&str; 4] = ["rtmr0-replay", "rtmr1-replay", "rtmr2-replay", "rtmr3-replay"];
 
@@ -33,12 +33,33 @@ pub(super) fn replay(events: &[Event]) -> [[u8; 48]; 4] {
 /// The registers are worth what the caller knows of them: this function verifies no quote.
 #[must_use]
 pub fn replay_step(log: &EventLog, rtmrs: &[[u8; 48]; 4]) -> Vec<Step> {
+    steps(log, &rtmrs.map(Some)).into_steps()
+}
+
+/// As [`replay_step`], for registers that nobody signed; a register without a value is a skip.
+///
+/// # Errors
+/// `rtmr-replay` if a register differs, `event-log` if data contradicts its digest.
+pub fn replay_against(log: &EventLog, rtmrs: &[Option<[u8; 48]>; 4]) -> Result<Vec<Step>, Rejected> {
+    steps(log, rtmrs).finish()
+}
+
+fn steps(log: &EventLog, rtmrs: &[Option<[u8; 48]>; 4]) -> StepLog {
     let mut steps = StepLog::default();
     for (index, ((name, replayed), given)) in STEPS.into_iter().zip(log.replay()).zip(rtmrs).enumerate() {
-        register_step(&mut steps, log, index, name, (&replayed, given));
+        match given {
+            Some(given) => register_step(&mut steps, log, index, name, (&replayed, given)),
+            None => steps.skip(name, format!("nothing to compare RTMR{index} with")),
+        }
     }
     data_step(&mut steps, log);
-    steps.into_steps()
+    steps
+}
+
+impl From<EventLogError> for Rejected {
+    fn from(error: EventLogError) -> Self {
+        StepLog::refusal("event-log", Finding::new(Reason::EventLog, error.to_string()))
+    }
 }
 
 fn register_step(
@@ -50,11 +71,11 @@ fn register_step(
 ) {
     let count =
         log.events().iter().filter(|event| event.rtmr() == Some(index) && event.is_extended()).count();
-    let zero = given.iter().all(|byte| *byte == 0);
     match (count, replayed == given) {
         (0, true) => steps.pass(name, format!("no event is for RTMR{index}, and it is zero")),
         (_, true) => steps.pass(name, format!("{count} events lead to RTMR{index} {}", hex_string(given))),
-        (0, false) if !zero => {
+        // Without events the register replays to zero, so it is not zero here.
+        (0, false) => {
             let held = hex_string(given);
             steps.skip(name, format!("the log says nothing about RTMR{index}, which holds {held}"));
         }
@@ -151,6 +172,18 @@ mod tests {
             failed(&replay_step(&log(&[(0, 1), (3, 1)]), &rtmrs)),
             [("rtmr3-replay", Reason::RtmrReplay)]
         );
+    }
+
+    #[test]
+    fn a_register_without_a_value_is_skipped_and_a_wrong_one_refused() {
+        let good = log(&[(0, 1), (1, 2)]);
+        let [first, second, ..] = good.replay();
+        let steps = replay_against(&good, &[Some(first), None, None, None]).unwrap();
+        let results: Vec<_> = steps.iter().map(|step| step.result.as_str()).collect();
+        assert_eq!(results, ["pass", "skip", "skip", "skip", "pass"]);
+        let rejected = replay_against(&good, &[Some(second), None, None, None]).unwrap_err();
+        assert_eq!((rejected.reason, rejected.by_policy()), (Reason::RtmrReplay, false));
+        assert_eq!(Rejected::from(EventLogError::Empty).reason, Reason::EventLog);
     }
 
     #[test]

@@ -34,9 +34,30 @@ impl PageOrder {
     }
 }
 
-/// MRTD after each section, the last being that of the TD.
-pub(super) fn mrtd(sections: &[Section<'_>], order: PageOrder) -> Vec<[u8; 48]> {
-    let mut hash = Context::new(&SHA384);
+/// What one section did.
+pub(super) struct Extended {
+    /// SHA-384 over its records alone.
+    pub(super) input: [u8; 48],
+    /// MRTD after it.
+    pub(super) digest: [u8; 48],
+}
+
+/// Two hashes that get the same bytes.
+struct Hashes {
+    section: Context,
+    all: Context,
+}
+
+impl Hashes {
+    fn update(&mut self, bytes: &[u8]) {
+        self.section.update(bytes);
+        self.all.update(bytes);
+    }
+}
+
+/// Each section in turn; MRTD after the last is that of the TD.
+pub(super) fn mrtd(sections: &[Section<'_>], order: PageOrder) -> Vec<Extended> {
+    let mut hash = Hashes { section: Context::new(&SHA384), all: Context::new(&SHA384) };
     let mut after = Vec::with_capacity(sections.len());
     for section in sections {
         let pages = || (section.gpa..).step_by(PAGE_LEN_BYTES).zip(0..section.pages);
@@ -50,20 +71,25 @@ pub(super) fn mrtd(sections: &[Section<'_>], order: PageOrder) -> Vec<[u8; 48]> 
                 pages().for_each(|(gpa, page)| extend(&mut hash, section, gpa, page));
             }
         }
-        let mut digest = [0; 48];
-        digest.copy_from_slice(hash.clone().finish().as_ref());
-        after.push(digest);
+        let section = core::mem::replace(&mut hash.section, Context::new(&SHA384));
+        after.push(Extended { input: finish(section), digest: finish(hash.all.clone()) });
     }
     after
 }
 
-fn add(hash: &mut Context, section: &Section<'_>, gpa: u64) {
+fn finish(hash: Context) -> [u8; 48] {
+    let mut digest = [0; 48];
+    digest.copy_from_slice(hash.finish().as_ref());
+    digest
+}
+
+fn add(hash: &mut Hashes, section: &Section<'_>, gpa: u64) {
     if section.added {
         hash.update(&record(b"MEM.PAGE.ADD", gpa));
     }
 }
 
-fn extend(hash: &mut Context, section: &Section<'_>, gpa: u64, page: u64) {
+fn extend(hash: &mut Hashes, section: &Section<'_>, gpa: u64, page: u64) {
     if !section.extended {
         return;
     }
@@ -92,7 +118,7 @@ mod tests {
     fn golden_values() {
         let image = image(&SECTIONS);
         let sections = sections(&image).unwrap();
-        let last = |order| hex::encode(mrtd(&sections, order).last().unwrap());
+        let last = |order| hex::encode(mrtd(&sections, order).last().unwrap().digest);
         assert_eq!(
             last(PageOrder::Interleaved),
             "433ebcaa2cae9f7709a6308c337cdf7b9655acafdd10b4c66526de19ece1944207ec9bfdbd335345175ebb499bb7000f"
@@ -106,7 +132,8 @@ mod tests {
     #[test]
     fn every_part_is_measured_and_what_is_not_is_known() {
         let base = image(&SECTIONS);
-        let of = |image: &[u8]| *mrtd(&sections(image).unwrap(), PageOrder::Interleaved).last().unwrap();
+        let of =
+            |image: &[u8]| mrtd(&sections(image).unwrap(), PageOrder::Interleaved).last().unwrap().digest;
         let mut code = base.clone();
         code[0x1010] ^= 1;
         assert_ne!(of(&code), of(&base), "code");
@@ -123,7 +150,7 @@ mod tests {
                 .into_iter()
                 .map(|s| Section { data: &[], extended: false, ..s })
                 .collect();
-            *mrtd(&sections, PageOrder::Interleaved).last().unwrap()
+            mrtd(&sections, PageOrder::Interleaved).last().unwrap().digest
         };
         let unchanged = with(0, |_| {});
         assert_ne!(with(5, |raw| raw.2 = 0x70_0000), unchanged, "address");

@@ -13,7 +13,7 @@ use thiserror::Error;
 use super::acpi;
 use super::authenticode::authenticode_sha384;
 use super::linux_boot::{load_options, patched};
-use super::mrtd::mrtd;
+use super::mrtd::{Extended, mrtd};
 use super::ovmf::guid;
 use super::td_hob::td_hob;
 use super::tdvf::{Section, SectionKind, TdvfError, sections};
@@ -75,7 +75,8 @@ pub struct Platform<'a> {
     pub acpi: AcpiFiles<'a>,
     /// What the variable store holds.
     pub secure_boot: SecureBoot<'a>,
-    /// `BootOrder` and the options it names, as their variables hold them; [`DIRECT_BOOT`] for a kernel of QEMU.
+    /// `BootOrder` and the options it names, as their variables hold them; [`DIRECT_BOOT_ORDER`] and
+    /// [`DIRECT_BOOT_OPTION`] for a kernel of QEMU.
     pub boot_order: &'a [u8],
     /// `Boot####` in that order.
     pub boot_options: &'a [&'a [u8]],
@@ -176,8 +177,8 @@ pub struct Step {
     pub hashed: String,
     /// Where that came from.
     pub source: &'static str,
-    /// The digest that was extended; none for MRTD, which is one hash over records.
-    pub event: Option<[u8; 48]>,
+    /// What this step alone adds: for an RTMR the digest that was extended, for MRTD SHA-384 over its records.
+    pub input: [u8; 48],
     /// The register after it.
     pub digest: [u8; 48],
 }
@@ -228,13 +229,13 @@ pub fn measure(launch: &Launch<'_>) -> Result<Measurement, LaunchError> {
         rtmrs[1] = Some(rtmr1(&mut steps, launch, kernel)?);
         rtmrs[2] = Some(rtmr2(&mut steps, kernel)?);
     }
-    let mrtd_other_order = mrtd(&sections, other).last().copied().unwrap_or(mrtd_value);
+    let mrtd_other_order = mrtd(&sections, other).last().map_or(mrtd_value, |last| last.digest);
     Ok(Measurement { mrtd: mrtd_value, mrtd_other_order, rtmrs, steps, notes })
 }
 
 fn measure_mrtd(steps: &mut Vec<Step>, sections: &[Section<'_>], order: PageOrder) -> [u8; 48] {
     let mut value = [0; 48];
-    for (section, digest) in sections.iter().zip(mrtd(sections, order)) {
+    for (section, Extended { input, digest }) in sections.iter().zip(mrtd(sections, order)) {
         let hashed = match (section.added, section.extended) {
             (true, true) => "address and bytes of each page",
             (true, false) => "address of each page, contents unmeasured",
@@ -245,7 +246,7 @@ fn measure_mrtd(steps: &mut Vec<Step>, sections: &[Section<'_>], order: PageOrde
             name: format!("{}, {} pages at {:#x}", section.kind.as_str(), section.pages, section.gpa),
             hashed: hashed.to_owned(),
             source: "the firmware's TDX metadata",
-            event: None,
+            input,
             digest,
         });
         value = digest;
@@ -375,7 +376,7 @@ impl<'a> Register<'a> {
     fn add_digest(&mut self, name: &str, event: [u8; 48], hashed: String, source: &'static str) {
         self.value = extend(&self.value, &event);
         let (register, name, digest) = (self.name, name.to_owned(), self.value);
-        self.steps.push(Step { register, name, hashed, source, event: Some(event), digest });
+        self.steps.push(Step { register, name, hashed, source, input: event, digest });
     }
 }
 
@@ -529,7 +530,7 @@ mod tests {
         let measurement = measure(&launch(&files)).unwrap();
         for (index, name) in ["RTMR0", "RTMR1", "RTMR2"].into_iter().enumerate() {
             let steps = measurement.steps.iter().filter(|step| step.register == name);
-            let value = steps.fold([0; 48], |value, step| extend(&value, &step.event.unwrap()));
+            let value = steps.fold([0; 48], |value, step| extend(&value, &step.input));
             assert_eq!(measurement.rtmrs[index], Some(value), "{name}");
         }
     }
