@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::output::{banner, steps_json, steps_text};
-use super::{Failure, Printed};
+use super::{Failure, Printed, event_log};
 
 const MAX_EVIDENCE_LEN: u64 = 1 << 20;
 /// Names under which a folder holds the evidence itself.
@@ -19,10 +19,12 @@ const EVIDENCE_NAMES: [&str; 3] = ["report.bin", "evidence.cbor", "hcl-report.bi
 
 #[derive(Subcommand)]
 pub(crate) enum EvidenceCommand {
-    /// Show what evidence says; nothing is verified.
-    #[command(after_help = "Example:\n  adyton evidence show saved/report.bin")]
+    /// Show what evidence and event logs say; nothing is verified.
+    #[command(
+        after_help = "Example:\n  adyton evidence show saved/report.bin\n  adyton evidence show saved/ccel.bin"
+    )]
     Show {
-        /// A report, an evidence file, or a folder with one.
+        /// A report, an evidence file, an event log (`ccel.bin`, `event-log.json`), or a folder with them.
         path: PathBuf,
     },
     /// Judge evidence: who signed it, and is that welcome?
@@ -33,7 +35,7 @@ pub(crate) enum EvidenceCommand {
 #[command(after_help = "Example:\n  adyton evidence verify saved/ --policy vendor --at 2025-09-01T00:00:00Z")]
 pub(crate) struct VerifyArgs {
     /// A report, an evidence file, or a folder with one and its certificates (`vcek.der`, `ask.der`, `ark.der`,
-    /// `*.crl.der`).
+    /// `*.crl.der`); or an event log, or a folder with one, and the registers it should lead to.
     path: PathBuf,
     /// Folder with certificates and revocation lists, instead of the evidence's own folder.
     #[arg(long, env = "ADYTON_ENDORSEMENTS")]
@@ -53,6 +55,10 @@ pub(crate) struct VerifyArgs {
     /// Trust this root (DER) instead of the vendor's: whoever holds its key can forge any evidence.
     #[arg(long, env = "ADYTON_DANGEROUS_TRUST_ANCHOR")]
     dangerous_trust_anchor: Option<PathBuf>,
+    /// A register to compare an event log with, such as 0=HEX; without any, those of `rtmrs.json` or `manifest.json`
+    /// beside the log. Only for a log without evidence, which nobody signed.
+    #[arg(long, value_parser = event_log::register)]
+    rtmr: Vec<(usize, [u8; 48])>,
 }
 
 #[derive(Deserialize)]
@@ -90,7 +96,28 @@ fn read(path: &Path) -> Result<Result<Evidence, Rejected>, Failure> {
     Ok(if wire { Evidence::decode(&bytes) } else { Evidence::snp_from_parts(&bytes, &[]) })
 }
 
+/// The event log at `path`, if there is no evidence there that it belongs to.
+fn log_alone(path: &Path) -> Option<PathBuf> {
+    let log = event_log::find(path)?;
+    let alone = !path.is_dir() || (evidence_file(path).is_err() && !path.join("quote.bin").exists());
+    alone.then_some(log)
+}
+
 fn show(path: &Path) -> Result<Printed, Failure> {
+    // The account of a log is worth having whatever else lies there.
+    match event_log::find(path) {
+        Some(log) if log_alone(path).is_some() || evidence_file(path).is_err() => event_log::show(&log),
+        Some(log) => {
+            let (evidence, log) = (show_evidence(path)?, event_log::show(&log)?);
+            let mut json = evidence.json;
+            json["event_log"] = log.json["event_log"].clone();
+            Ok(Printed::new(json, evidence.text + &log.text))
+        }
+        None => show_evidence(path),
+    }
+}
+
+fn show_evidence(path: &Path) -> Result<Printed, Failure> {
     let evidence = read(path)?.map_err(Failure::from)?;
     let fields = evidence.describe();
     let json: Value = fields.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
@@ -105,6 +132,14 @@ fn show(path: &Path) -> Result<Printed, Failure> {
 }
 
 fn verify(args: &VerifyArgs) -> Result<Printed, Failure> {
+    if let Some(log) = log_alone(&args.path) {
+        return event_log::verify(&log, &args.rtmr);
+    }
+    if !args.rtmr.is_empty() {
+        return Err(Failure::own(
+            "--rtmr is for an event log without evidence: evidence has registers of its own",
+        ));
+    }
     let now = args.at.unwrap_or_else(now);
     let folder = args.endorsements.clone().or_else(|| args.path.is_dir().then(|| args.path.clone()));
     let endorsements = folder.map_or(Ok(Endorsements::default()), |folder| load_endorsements(&folder))?;

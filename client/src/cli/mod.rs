@@ -1,9 +1,12 @@
 //! The command line: one module for each audience's verbs, one for what they print.
 
 mod broker;
+mod event_log;
 mod evidence;
 mod key;
 mod measure;
+mod measure_diff;
+mod measure_tdx;
 mod model;
 mod output;
 mod predict;
