@@ -13,6 +13,7 @@ pub mod commit;
 pub mod cose;
 mod crl;
 pub mod ear;
+pub mod eventlog;
 pub mod evidence;
 pub mod keyset;
 pub mod manifest;

@@ -152,6 +152,10 @@ pub enum Reason {
     Admission,
     /// The model is not the one asked for.
     Manifest,
+    /// An event log is not well formed, or its data contradicts its digests.
+    EventLog,
+    /// An event log does not lead to the registers of the quote.
+    RtmrReplay,
 }
 
 impl Reason {
@@ -230,6 +234,8 @@ impl Reason {
             Self::KeySetLife => "key-set-life",
             Self::Admission => "admission",
             Self::Manifest => "manifest",
+            Self::EventLog => "event-log",
+            Self::RtmrReplay => "rtmr-replay",
         }
     }
 
@@ -411,6 +417,11 @@ impl StepLog {
         true
     }
 
+    /// True if a step of this name passed.
+    pub(crate) fn passed(&self, name: &str) -> bool {
+        self.0.iter().any(|step| step.name == name && step.result == StepResult::Pass)
+    }
+
     /// True if the detail of a step begins with `start` and has `word` in it.
     pub(crate) fn mentions(&self, start: &str, word: &str) -> bool {
         self.0.iter().any(|step| step.detail.starts_with(start) && step.detail.contains(word))
@@ -433,6 +444,11 @@ impl StepLog {
                 Err(Halt(reason))
             }
         }
+    }
+
+    /// The steps, whatever came of them.
+    pub(crate) fn into_steps(self) -> Vec<Step> {
+        self.0
     }
 
     /// The steps, or `Rejected` if any failed.

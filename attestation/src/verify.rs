@@ -5,6 +5,7 @@
 //! [`Authentic`]: the hardware said it. Whether that is welcome is for policy ([`crate::appraise`]).
 
 use crate::appraise::{Hardware, SnpClaims};
+use crate::eventlog::{EventLog, replay_step};
 use crate::evidence::{Body, Endorsements, Evidence, Platform, SIMULATED_NOTICE};
 use crate::snp::cert_table::CertificateTable;
 use crate::snp::chain::{Candidates, Chain};
@@ -120,6 +121,19 @@ pub struct Authentic {
     /// The time it was verified at.
     pub(crate) at: Time,
     pub(crate) log: StepLog,
+}
+
+impl Authentic {
+    /// Compares the registers of a TD with the event log beside its quote, register by register; a log that does not
+    /// lead to them is refused by [`appraise`](Self::appraise). Evidence of other platforms has no such registers.
+    #[must_use]
+    pub fn with_event_log(mut self, events: &EventLog) -> Self {
+        match &self.hardware {
+            Hardware::Tdx(claims) => self.log.extend(&replay_step(events, &claims.rtmrs())),
+            Hardware::Snp(_) => self.log.skip("event-log", "only a TD has registers that a log leads to"),
+        }
+        self
+    }
 }
 
 impl Evidence {

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::output::{INTEGRITY, banner, steps_json, steps_text};
 use super::result::{ResultArgs, ResultFormat, ResultKeyArgs};
-use super::{Failure, Printed, block_on, endorse, result};
+use super::{Failure, Printed, block_on, endorse, event_log, result};
 
 pub(super) const MAX_EVIDENCE_LEN: u64 = 1 << 20;
 const MAX_VERDICT_LEN: u64 = 4 << 20;
@@ -26,10 +26,12 @@ const QUOTE_NAMES: [&str; 2] = ["quote.bin", "quote.dat"];
 
 #[derive(Subcommand)]
 pub(crate) enum EvidenceCommand {
-    /// Show what evidence says; nothing is verified.
-    #[command(after_help = "Example:\n  adyton evidence show saved/report.bin")]
+    /// Show what evidence and event logs say; nothing is verified.
+    #[command(
+        after_help = "Example:\n  adyton evidence show saved/report.bin\n  adyton evidence show saved/ccel.bin"
+    )]
     Show {
-        /// A report, a quote, an evidence file, or a folder with one.
+        /// A report, a quote, an evidence file, an event log (`ccel.bin`, `event-log.json`), a bundle, or a folder with them.
         path: PathBuf,
     },
     /// Judge evidence: who signed it, and is that welcome?
@@ -53,7 +55,7 @@ pub(crate) enum EvidenceCommand {
 pub(crate) struct VerifyArgs {
     /// A report, a quote, an evidence file, a bundle, or a folder with one and its certificates (`vcek.der`, `ask.der`, `ark.der`,
     /// `*.crl.der`) or collateral (`collateral.json`, or `tcb_info.json`, `qe_identity.json`, their
-    /// `*_issuer_chain.pem`, `root_ca.crl.der`, `pck.crl.der`, `pck_crl_issuer_chain.pem`).
+    /// `*_issuer_chain.pem`, `root_ca.crl.der`, `pck.crl.der`, `pck_crl_issuer_chain.pem`) and event log; or an event log alone.
     path: PathBuf,
     /// Folder with certificates and revocation lists, instead of the evidence's own folder.
     #[arg(long, env = "ADYTON_ENDORSEMENTS")]
@@ -73,6 +75,9 @@ pub(crate) struct VerifyArgs {
     /// Trust this root (DER) instead of the vendor's: whoever holds its key can forge any evidence.
     #[arg(long, env = "ADYTON_DANGEROUS_TRUST_ANCHOR")]
     dangerous_trust_anchor: Option<PathBuf>,
+    /// A register to compare an event log with, such as 0=HEX; without any, those of `rtmrs.json` beside the log. Only for a log without evidence, which nobody signed.
+    #[arg(long, value_parser = event_log::register)]
+    rtmr: Vec<(usize, [u8; 48])>,
     /// Write the verdict as an EAT Attestation Result (.jwt, .cwt, and unsigned .json, .cbor).
     #[arg(long, env = "ADYTON_RESULT")]
     result: Option<PathBuf>,
@@ -154,9 +159,31 @@ pub(super) fn read(path: &Path) -> Result<Result<Evidence, Rejected>, Failure> {
     })
 }
 
+/// The event log at `path`, if there is no evidence there that it belongs to.
+fn log_alone(path: &Path) -> Option<PathBuf> {
+    let log = event_log::find(path)?;
+    let alone = !path.is_dir() || (evidence_file(path).is_err() && !path.join("quote.bin").exists());
+    alone.then_some(log)
+}
+
 fn show(path: &Path) -> Result<Printed, Failure> {
     let opened = endorse::open(path)?;
-    let evidence = read(opened.path())?.map_err(Failure::from)?;
+    let path = opened.path();
+    // The account of a log is worth having whatever else lies there.
+    match event_log::find(path) {
+        Some(log) if log_alone(path).is_some() || evidence_file(path).is_err() => event_log::show(&log),
+        Some(log) => {
+            let (evidence, log) = (show_evidence(path)?, event_log::show(&log)?);
+            let mut json = evidence.json;
+            json["event_log"] = log.json["event_log"].clone();
+            Ok(Printed::new(json, evidence.text + &log.text))
+        }
+        None => show_evidence(path),
+    }
+}
+
+fn show_evidence(path: &Path) -> Result<Printed, Failure> {
+    let evidence = read(path)?.map_err(Failure::from)?;
     let fields = evidence.describe();
     let json: Value = fields.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
     let mut text = String::from("NOT VERIFIED: what the evidence says of itself\n");
@@ -189,8 +216,18 @@ struct Judged {
 }
 
 fn verify(args: &VerifyArgs) -> Result<Printed, Failure> {
+    let opened = endorse::open(&args.path)?;
+    let path = opened.path();
+    if let Some(log) = log_alone(path) {
+        return event_log::verify(&log, &args.rtmr);
+    }
+    if !args.rtmr.is_empty() {
+        return Err(Failure::own(
+            "--rtmr is for an event log without evidence: evidence has registers of its own",
+        ));
+    }
     let request = Request {
-        path: &args.path,
+        path,
         endorsements: args.endorsements.as_deref(),
         policy: &args.policy,
         at: args.at.unwrap_or_else(now),
@@ -222,8 +259,7 @@ fn verify(args: &VerifyArgs) -> Result<Printed, Failure> {
 }
 
 fn judge(request: &Request<'_>) -> Result<Judged, Failure> {
-    let opened = endorse::open(request.path)?;
-    let path = opened.path();
+    let path = request.path;
     // What it is comes first: a quote of another TEE is refused as such whatever lies beside it.
     let evidence = read(path)?.map_err(Failure::from)?;
     let folder = request.endorsements.or_else(|| path.is_dir().then_some(path));
@@ -235,7 +271,12 @@ fn judge(request: &Request<'_>) -> Result<Judged, Failure> {
         Rules::File(judge) => judge.appraiser(now),
     };
     let (platform, claims) = (evidence.platform(), evidence.describe());
+    let log = event_log::find(path).map(|path| event_log::load(&path)).transpose()?;
     let outcome = evidence.verify(appraiser.anchors, appraiser.endorsements, now).and_then(|authentic| {
+        let authentic = match &log {
+            Some(log) => authentic.with_event_log(log),
+            None => authentic,
+        };
         match request.report_data {
             None => authentic.appraise_saved(appraiser.policy),
             Some(expected) => Ok(authentic.appraise(appraiser.policy, &expected)?.claims().clone()),
@@ -278,8 +319,9 @@ fn replay(args: &ReplayArgs) -> Result<Printed, Failure> {
     let at = text("at").and_then(|at| at.parse().ok()).ok_or_else(|| wrong("it has no time".into()))?;
     let named = text("policy").ok_or_else(|| wrong("it names no policy".into()))?;
     let min_tcb = text("min_tcb").map(str::parse).transpose();
+    let opened = endorse::open(&args.path)?;
     let judged = judge(&Request {
-        path: &args.path,
+        path: opened.path(),
         endorsements: args.endorsements.as_deref(),
         policy: args.policy.as_deref().unwrap_or(named),
         at,

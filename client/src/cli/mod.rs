@@ -2,9 +2,12 @@
 
 mod broker;
 mod endorse;
+mod event_log;
 mod evidence;
 mod key;
 mod measure;
+mod measure_diff;
+mod measure_tdx;
 mod model;
 mod output;
 mod predict;
