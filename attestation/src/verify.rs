@@ -172,6 +172,7 @@ impl Evidence {
             Body::Tdx { quote, collateral } => {
                 log.pass("format", format!("quote version {}, {}", quote.version(), quote.body_name()));
                 log.step("platform", refuse_other_platform(platform, anchors)).and_then(|()| {
+                    log.pass("trust-anchor", anchors.detail);
                     let roots = &anchors.sgx_roots;
                     tdx::verify::verify(
                         &mut log,
