@@ -183,7 +183,7 @@ impl Evidence {
                         now,
                         cache,
                     )
-                    .map(Hardware::Tdx)
+                    .map(|claims| Hardware::Tdx(Box::new(claims)))
                 })
             }
         };

@@ -141,7 +141,7 @@ fn chain() -> Vec<Row> {
         ("issuer_name", "chain", "vendor", |f| f.pck.issuer = "Intel SGX PCK Processor CA"),
         ("pck_name", "chain", "vendor", |f| f.pck.subject = "Intel SGX TCB Signing"),
         ("document_signer_name", "chain", "vendor", |f| {
-            f.document_signer.subject = "Intel SGX PCK Certificate"
+            f.document_signer.subject = "Intel SGX PCK Certificate";
         }),
         ("ca_name", "chain", "vendor", |f| {
             for name in [&mut f.ca.subject, &mut f.pck.issuer, &mut f.pck_crl.issuer] {
@@ -228,13 +228,13 @@ fn date(document: &mut String, field: &str, seconds: u64) {
 fn current() -> Vec<Row> {
     vec![
         ("tcb_info_expired", "collateral-expired", "vendor", |f| {
-            date(&mut f.tcb_info, "nextUpdate", NOW - 1)
+            date(&mut f.tcb_info, "nextUpdate", NOW - 1);
         }),
         ("tcb_info_of_the_future", "not-yet-valid", "vendor", |f| {
-            date(&mut f.tcb_info, "issueDate", NOW + 1)
+            date(&mut f.tcb_info, "issueDate", NOW + 1);
         }),
         ("accept_tcb_info_in_its_last_second", "accept", "vendor", |f| {
-            date(&mut f.tcb_info, "nextUpdate", NOW)
+            date(&mut f.tcb_info, "nextUpdate", NOW);
         }),
         ("qe_identity_expired", "collateral-expired", "vendor", |f| {
             date(&mut f.qe_identity, "nextUpdate", NOW - 1);
@@ -345,14 +345,14 @@ fn levels() -> Vec<Row> {
             platform_status(f, "ConfigurationNeeded");
         }),
         ("platform_hardening", "tcb-sw-hardening-needed", "vendor", |f| {
-            platform_status(f, "SWHardeningNeeded")
+            platform_status(f, "SWHardeningNeeded");
         }),
         ("platform_both", "tcb-configuration-needed", "vendor", |f| {
             platform_status(f, "ConfigurationAndSWHardeningNeeded");
         }),
         ("platform_revoked", "tcb-revoked", "waived", |f| platform_status(f, "Revoked")),
         ("component_below_the_current_level", "tcb-out-of-date", "vendor", |f| {
-            f.info("{\"svn\":3}", "{\"svn\":4}")
+            f.info("{\"svn\":3}", "{\"svn\":4}");
         }),
         ("one_high_component_does_not_make_up_for_a_low_one", "tcb-no-match", "vendor", |f| {
             f.tcb_info =
