@@ -136,8 +136,8 @@ impl Evidence {
         self.verify_inner(anchors, endorsements, now, None)
     }
 
-    /// As [`Evidence::verify`], and remembers in `cache` what was verified of a machine's TDX collateral: a further
-    /// quote of that machine with the same collateral costs two P-256 verifications. The verdict and its steps are the
+    /// As [`Evidence::verify`], and remembers in `cache` what was verified of a machine's TDX collateral and
+    /// attestation key: a further quote of that machine with the same collateral costs one P-256 verification. The verdict and its steps are the
     /// same as without the cache. SEV-SNP Evidence is verified as ever.
     ///
     /// # Errors

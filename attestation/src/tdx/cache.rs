@@ -1,8 +1,9 @@
-//! Verdicts on collateral and PCK chains, kept for as long as they hold.
+//! Verdicts on collateral and attestation keys, kept for as long as they hold.
 //!
-//! A quote costs nine P-256 verifications; seven of them are the same for every quote of one machine. An entry is found by
-//! the exact bytes of PCK chain and collateral and by the root it rests on, never by a digest, and only while every
-//! certificate, document and list in it is current at the caller's time. Refusals are not kept.
+//! A quote costs ten P-256 verifications; nine of them are the same for every quote of one machine. An entry is found by
+//! the exact bytes of collateral and of the quote's endorsing part (attestation key, QE report, PCK chain) and by the
+//! root it rests on, never by a digest, and only while every certificate, document and list in it is current at the
+//! caller's time. Refusals are not kept.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use crate::verdict::Step;
 use crate::x509::Certificate;
 
 struct Entry {
-    pck_chain: Vec<u8>,
+    endorsement: Vec<u8>,
     collateral: Collateral,
     certified: Arc<Certified>,
     steps: Vec<Step>,
@@ -51,13 +52,13 @@ impl CollateralCache {
     pub(crate) fn find(
         &self,
         anchors: &[Certificate],
-        pck_chain: &[u8],
+        endorsement: &[u8],
         collateral: &Collateral,
         now: Time,
     ) -> Option<(Arc<Certified>, &[Step])> {
         let entry = self.entries.iter().find(|entry| {
             entry.certified.window.holds_at(now)
-                && entry.pck_chain == pck_chain
+                && entry.endorsement == endorsement
                 && entry.collateral == *collateral
                 && anchors.iter().any(|anchor| anchor.der() == entry.certified.root)
         })?;
@@ -66,7 +67,7 @@ impl CollateralCache {
 
     pub(crate) fn keep(
         &mut self,
-        pck_chain: &[u8],
+        endorsement: &[u8],
         collateral: &Collateral,
         certified: &Arc<Certified>,
         steps: &[Step],
@@ -81,7 +82,7 @@ impl CollateralCache {
             self.entries.remove(0);
         }
         self.entries.push(Entry {
-            pck_chain: pck_chain.to_vec(),
+            endorsement: endorsement.to_vec(),
             collateral: collateral.clone(),
             certified: Arc::clone(certified),
             steps: steps.to_vec(),

@@ -295,9 +295,15 @@ impl Fake {
         parts
     }
 
-    /// This machine's quote beside the certificates and collateral that `parts` has.
-    pub(crate) fn quote_beside(&self, keys: &Keys, parts: &Parts) -> Parts {
-        Parts { quote: self.quote.issue(keys, &parts.pck_chain), ..parts.clone() }
+    /// Another quote by the quoting enclave that made the one in `parts`, whose body is as long.
+    pub(crate) fn next_quote(&self, keys: &Keys, parts: &Parts) -> Parts {
+        let fresh = self.quote.issue(keys, &parts.pck_chain);
+        let signed = self.quote.header.len() + 6 + self.quote.body.len();
+        let (length, signature) = (signed..signed + 4, signed + 4..signed + 68);
+        let old = &parts.quote;
+        let quote =
+            [&fresh[..signed], &old[length], &fresh[signature.clone()], &old[signature.end..]].concat();
+        Parts { quote, ..parts.clone() }
     }
 
     /// Replaces text of the TCB info before it is signed.

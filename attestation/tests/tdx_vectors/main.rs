@@ -154,7 +154,7 @@ fn a_cached_verdict_is_the_same_and_never_outlives_its_window() {
     // The machine's next quote is answered from the cache; a forged one is not accepted for it.
     let mut other = fake.clone();
     other.quote.body[328] ^= 1;
-    assert_eq!(look(&other.quote_beside(&KEYS, &parts), NOW), (Ok(()), 1));
+    assert_eq!(look(&other.next_quote(&KEYS, &parts), NOW), (Ok(()), 1));
     let mut forged = parts.clone();
     forged.quote[60] ^= 1;
     assert_eq!(look(&forged, NOW), (Err("quote-signature"), 1));
