@@ -13,6 +13,7 @@ use crate::time::Time;
 use crate::verdict::Step;
 use crate::x509::Certificate;
 
+#[derive(Debug)]
 struct Entry {
     endorsement: Vec<u8>,
     collateral: Collateral,
@@ -20,33 +21,21 @@ struct Entry {
     steps: Vec<Step>,
 }
 
-/// What was verified of collateral before; for [`Evidence::verify_cached`](crate::Evidence::verify_cached).
-///
-/// It grants nothing by itself: what is found in it was verified under the same roots from the same bytes, and holds at
-/// the time of the question. A clock that was set back finds nothing either, if that time lies before the entry's window.
-pub struct CollateralCache {
+/// What was verified of collateral before.
+#[derive(Debug)]
+pub(crate) struct CollateralCache {
     capacity: usize,
     /// Oldest first.
     entries: Vec<Entry>,
 }
 
 impl CollateralCache {
-    /// A cache for the collateral of at most `capacity` machines, 30 kB each; the oldest entry makes room.
-    #[must_use]
-    pub const fn new(capacity: usize) -> Self {
+    pub(crate) const fn new(capacity: usize) -> Self {
         Self { capacity, entries: Vec::new() }
     }
 
-    /// How many verdicts are kept.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
-    }
-
-    /// True if none is kept.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
     }
 
     pub(crate) fn find(
@@ -87,11 +76,5 @@ impl CollateralCache {
             certified: Arc::clone(certified),
             steps: steps.to_vec(),
         });
-    }
-}
-
-impl core::fmt::Debug for CollateralCache {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "CollateralCache({} of {})", self.entries.len(), self.capacity)
     }
 }

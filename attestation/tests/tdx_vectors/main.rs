@@ -10,7 +10,7 @@ mod rows;
 use std::sync::LazyLock;
 
 use adyton_attestation::{
-    CollateralCache, Endorsements, Evidence, Policy, Rejected, StepResult, TdxReferences, TrustAnchors,
+    Endorsements, Evidence, Policy, Rejected, StepResult, TdxReferences, TrustAnchors, VerdictCache,
     VerifiedReport,
 };
 use proptest::prelude::*;
@@ -133,7 +133,7 @@ fn a_cached_verdict_is_the_same_and_never_outlives_its_window() {
     let evidence =
         |parts: &Parts| Evidence::tdx_from_parts(&parts.quote, &parts.collateral.encode()).unwrap();
     let none = Endorsements::default();
-    let mut cache = CollateralCache::new(2);
+    let mut cache = VerdictCache::new(2);
     let mut look = |parts: &Parts, now: u64| {
         let plain = evidence(parts).verify(&anchors, &none, time(now));
         let cached = evidence(parts).verify_cached(&anchors, &none, time(now), &mut cache);
@@ -170,8 +170,8 @@ fn a_cached_verdict_is_the_same_and_never_outlives_its_window() {
 #[test]
 fn a_full_cache_forgets_the_oldest_and_none_keeps_nothing() {
     let machines: Vec<Parts> = (0..3).map(|_| Fake::honest().build(&KEYS)).collect();
-    let mut cache = CollateralCache::new(2);
-    let mut nothing = CollateralCache::new(0);
+    let mut cache = VerdictCache::new(2);
+    let mut nothing = VerdictCache::new(0);
     for parts in &machines {
         let anchors = TrustAnchors::dangerous_root(&parts.root).unwrap();
         for cache in [&mut cache, &mut nothing] {
