@@ -34,7 +34,7 @@ pub enum Hardware {
     /// An SEV-SNP report, or a simulated one.
     Snp(SnpClaims),
     /// A TDX quote.
-    Tdx(TdxClaims),
+    Tdx(Box<TdxClaims>),
 }
 
 impl Claims {
@@ -67,7 +67,7 @@ impl Claims {
 
     /// The claims of a TDX quote.
     #[must_use]
-    pub const fn tdx(&self) -> Option<&TdxClaims> {
+    pub fn tdx(&self) -> Option<&TdxClaims> {
         match &self.hardware {
             Hardware::Snp(_) => None,
             Hardware::Tdx(claims) => Some(claims),

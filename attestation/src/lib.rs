@@ -9,6 +9,7 @@
 
 pub mod appraise;
 pub mod appraiser;
+mod cache;
 pub mod commit;
 pub mod cose;
 mod crl;
@@ -37,6 +38,7 @@ mod x509;
 
 pub use appraise::{Claims, Hardware, SnpClaims, VerifiedReport};
 pub use appraiser::Appraiser;
+pub use cache::VerdictCache;
 pub use evidence::{Endorsements, Evidence, Platform, SIMULATED_NOTICE};
 pub use policy::{Policy, Rule};
 pub use shape::{SnpSigner, crl_window, is_certificate};
@@ -45,7 +47,6 @@ pub use snp::leaf::hex_string;
 pub use snp::report::{GuestPolicy, PlatformInfo, REPORT_LEN_BYTES, SigningKey};
 pub use snp::tcb::{Product, TcbFloor, TcbFloorSyntax, TcbVersion};
 pub use snp::tcb_table;
-pub use tdx::cache::CollateralCache;
 pub use tdx::claims::TdxClaims;
 pub use tdx::collateral::{
     Collateral, CollateralParts, MAX_COLLATERAL_JSON_LEN_BYTES, MAX_COLLATERAL_LEN_BYTES, SignedDocument,

@@ -4,16 +4,19 @@
 //! TCB. For TDX see [`crate::tdx`]. The first failure ends it, since what comes later rests on what came before. What passes is
 //! [`Authentic`]: the hardware said it. Whether that is welcome is for policy ([`crate::appraise`]).
 
+use std::sync::Arc;
+
 use crate::appraise::{Hardware, SnpClaims};
 use crate::eventlog::{EventLog, replay_step};
+use crate::cache::VerdictCache;
 use crate::evidence::{Body, Endorsements, Evidence, Platform, SIMULATED_NOTICE};
+use crate::snp::cache::{ChainCache, VerifiedChain};
 use crate::snp::cert_table::CertificateTable;
 use crate::snp::chain::{Candidates, Chain};
 use crate::snp::crl::{Revocation, appraise_revocation};
 use crate::snp::report::{Report, SigningKey};
 use crate::snp::tcb::{Product, TcbVersion};
 use crate::tdx;
-use crate::tdx::cache::CollateralCache;
 use crate::time::Time;
 use crate::verdict::{Finding, Halt, Reason, Rejected, StepLog};
 use crate::x509::{Certificate, Scheme, attribute};
@@ -152,9 +155,9 @@ impl Evidence {
         self.verify_inner(anchors, endorsements, now, None)
     }
 
-    /// As [`Evidence::verify`], and remembers in `cache` what was verified of a machine's TDX collateral: a further
-    /// quote of that machine with the same collateral costs two P-256 verifications. The verdict and its steps are the
-    /// same as without the cache. SEV-SNP Evidence is verified as ever.
+    /// As [`Evidence::verify`], and remembers in `cache` what holds for other Evidence of the same machine: with the same
+    /// certificates or collateral it then costs one signature verification. The verdict and its steps are the same as
+    /// without the cache.
     ///
     /// # Errors
     /// As [`Evidence::verify`].
@@ -163,7 +166,7 @@ impl Evidence {
         anchors: &TrustAnchors,
         endorsements: &Endorsements,
         now: Time,
-        cache: &mut CollateralCache,
+        cache: &mut VerdictCache,
     ) -> Result<Authentic, Rejected> {
         self.verify_inner(anchors, endorsements, now, Some(cache))
     }
@@ -173,21 +176,33 @@ impl Evidence {
         anchors: &TrustAnchors,
         endorsements: &Endorsements,
         now: Time,
-        cache: Option<&mut CollateralCache>,
+        cache: Option<&mut VerdictCache>,
     ) -> Result<Authentic, Rejected> {
         let mut log = StepLog::default();
         let platform = self.platform();
+        let (chains, collaterals) = match cache {
+            Some(cache) => (Some(&mut cache.chains), Some(&mut cache.collateral)),
+            None => (None, None),
+        };
         let outcome = match self.body {
             Body::Snp { report, table, .. } => {
                 log.pass("format", format!("report version {}, 1184 bytes", report.version()));
                 log.step("platform", refuse_other_platform(platform, anchors)).and_then(|()| {
-                    verify_snp(&mut log, platform, report, &table, anchors, endorsements, now)
-                        .map(Hardware::Snp)
+                    let candidates = CertificateTable::parse(&table)
+                        .and_then(|table| Candidates::select(&report, table, endorsements))
+                        .map(|candidates| {
+                            let detail = format!("{:?} and its intermediate supplied", report.signing_key());
+                            (candidates, detail)
+                        });
+                    let candidates = log.step("endorsements", candidates)?;
+                    let verified = verified_chain(&mut log, candidates, anchors, now, chains)?;
+                    verify_snp(&mut log, platform, report, &verified).map(Hardware::Snp)
                 })
             }
             Body::Tdx { quote, collateral } => {
                 log.pass("format", format!("quote version {}, {}", quote.version(), quote.body_name()));
                 log.step("platform", refuse_other_platform(platform, anchors)).and_then(|()| {
+                    log.pass("trust-anchor", anchors.detail);
                     let roots = &anchors.sgx_roots;
                     tdx::verify::verify(
                         &mut log,
@@ -196,9 +211,9 @@ impl Evidence {
                         roots,
                         endorsements,
                         now,
-                        cache,
+                        collaterals,
                     )
-                    .map(Hardware::Tdx)
+                    .map(|claims| Hardware::Tdx(Box::new(claims)))
                 })
             }
         };
@@ -223,35 +238,50 @@ fn verify_snp(
     log: &mut StepLog,
     platform: Platform,
     report: Report,
-    table: &[u8],
-    anchors: &TrustAnchors,
-    endorsements: &Endorsements,
-    now: Time,
+    verified: &VerifiedChain,
 ) -> Result<SnpClaims, Halt> {
-    let candidates = CertificateTable::parse(table)
-        .and_then(|table| Candidates::select(&report, table, endorsements))
-        .map(|candidates| (candidates, format!("{:?} and its intermediate supplied", report.signing_key())));
-    let candidates = log.step("endorsements", candidates)?;
-    let crls = candidates.crls.clone();
-    let chain = candidates.anchor(&anchors.arks).map(|chain| (chain, anchors.detail.to_owned()));
-    let chain = log.step("root", chain)?;
-    let root_product =
-        chain.verify().map(|product| (product, format!("{product} chain, RSASSA-PSS SHA-384")));
-    let root_product = log.step("chain", root_product)?;
-    let valid =
-        chain.refuse_outside_validity(now).map(|()| ((), format!("every certificate valid at {now}")));
-    log.step("validity", valid)?;
-    let revocation = revocation_step(log, &crls, &chain, now)?;
+    let VerifiedChain { chain, product: root_product, revocation } = verified;
     let signed = chain.verify_report(&report).map(|()| ((), "ECDSA P-384 SHA-384 by the leaf".to_owned()));
     log.step("signature", signed)?;
     let reserved = report.refuse_reserved().map(|()| ((), "as the specification says".to_owned()));
     log.step("reserved-fields", reserved)?;
-    let product = log.step("product", product_of(&report, &chain, root_product))?;
+    let product = log.step("product", product_of(&report, chain, *root_product))?;
     let chip = chain.leaf.refuse_other_chip(&report.chip_id(), product).map(|detail| ((), detail));
     log.step("hwid", chip)?;
-    let tcbs = log.step("tcb-binding", bound_tcbs(&report, &chain, product))?;
+    let tcbs = log.step("tcb-binding", bound_tcbs(&report, chain, product))?;
     log.step("tcb-order", tcb_order(&tcbs, &report))?;
-    Ok(SnpClaims { platform, signing_key: chain.leaf.kind, report, product, tcbs, revocation })
+    Ok(SnpClaims { platform, signing_key: chain.leaf.kind, report, product, tcbs, revocation: *revocation })
+}
+
+/// Chain and revocation: from the cache, or verified now and kept.
+fn verified_chain(
+    log: &mut StepLog,
+    candidates: Candidates<'_>,
+    anchors: &TrustAnchors,
+    now: Time,
+    cache: Option<&mut ChainCache>,
+) -> Result<Arc<VerifiedChain>, Halt> {
+    let key = cache.is_some().then(|| candidates.key());
+    let found = cache.as_ref().zip(key.as_ref()).and_then(|(cache, key)| cache.find(&anchors.arks, key, now));
+    if let Some((verified, steps)) = found {
+        log.pass("root", anchors.detail);
+        log.extend(steps);
+        return Ok(verified);
+    }
+    let crls = candidates.crls.clone();
+    let chain = candidates.anchor(&anchors.arks).map(|chain| (chain, anchors.detail.to_owned()));
+    let chain = log.step("root", chain)?;
+    let before = log.len();
+    let product = chain.verify().map(|product| (product, format!("{product} chain, RSASSA-PSS SHA-384")));
+    let product = log.step("chain", product)?;
+    let valid = chain.refuse_outside_validity(now).map(|()| ((), "every certificate is valid".to_owned()));
+    log.step("validity", valid)?;
+    let revocation = revocation_step(log, &crls, &chain, now)?;
+    let verified = Arc::new(VerifiedChain { chain, product, revocation });
+    if let (Some(cache), Some(key)) = (cache, key) {
+        cache.keep(key, &verified, log.since(before), now);
+    }
+    Ok(verified)
 }
 
 fn revocation_step(log: &mut StepLog, crls: &[&[u8]], chain: &Chain, now: Time) -> Result<Revocation, Halt> {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use adyton_attestation::{
-    Claims, Collateral, CollateralCache, Endorsements, Evidence, Policy, Rejected, Time, TrustAnchors,
+    Claims, Collateral, Endorsements, Evidence, Policy, Rejected, Time, TrustAnchors, VerdictCache,
 };
 use serde_json::Value;
 
@@ -24,7 +24,7 @@ fn quote(folder: &Path) -> Option<Vec<u8>> {
     ["quote.bin", "quote.dat"].iter().find_map(|name| fs::read(folder.join(name)).ok())
 }
 
-fn judge(folder: &Path, now: Time, policy: &Policy, cache: &mut CollateralCache) -> Result<Claims, Rejected> {
+fn judge(folder: &Path, now: Time, policy: &Policy, cache: &mut VerdictCache) -> Result<Claims, Rejected> {
     let evidence = Evidence::tdx_from_parts(&quote(folder).unwrap(), &[])?;
     let json = fs::read(folder.join("collateral.json")).unwrap();
     let endorsements =
@@ -85,7 +85,7 @@ fn every_sample_gets_its_verdict() {
     let mut judged = 0;
     let mut wrong = Vec::new();
     // One cache for all, so that an entry of one sample would show in the verdict of another.
-    let mut cache = CollateralCache::new(4);
+    let mut cache = VerdictCache::new(4);
     for entry in fs::read_dir(root).unwrap() {
         let folder = entry.unwrap().path();
         let (Ok(manifest), Some(_)) = (fs::read(folder.join("manifest.json")), quote(&folder)) else {

@@ -37,7 +37,14 @@ fn every_recorded_log_alone_replays_and_is_explained() {
         if manifest["kind"] != "event log only" {
             continue;
         }
-        let output = adyton(&["evidence", "verify", path, "--json"]);
+        let registers = manifest["expect"]["rtmr"].as_object().unwrap();
+        let given: Vec<String> = registers
+            .iter()
+            .map(|(index, value)| format!("--rtmr={index}={}", value.as_str().unwrap()))
+            .collect();
+        let mut arguments = vec!["evidence", "verify", path, "--json"];
+        arguments.extend(given.iter().map(String::as_str));
+        let output = adyton(&arguments);
         let judgement = answer(&output);
         assert_eq!(output.status.code(), Some(0), "{path}: {output:?}");
         assert_eq!(judgement["verdict"], manifest["expect"]["verdict"]);

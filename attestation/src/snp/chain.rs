@@ -6,6 +6,7 @@
 use ring::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
 
 use crate::evidence::Endorsements;
+use crate::snp::cache::ChainKey;
 use crate::snp::cert_table::CertificateTable;
 use crate::snp::leaf::Leaf;
 use crate::snp::report::{Report, SigningKey};
@@ -65,6 +66,18 @@ impl<'a> Candidates<'a> {
             kind,
             crls: endorsements.crls.iter().map(Vec::as_slice).chain(table.crl).collect(),
         })
+    }
+
+    /// What a verdict on these certificates is found by.
+    pub(crate) fn key(&self) -> ChainKey {
+        let owned = |files: &[&[u8]]| files.iter().map(|der| der.to_vec()).collect();
+        ChainKey {
+            kind: self.kind,
+            leaf: self.leaf.to_vec(),
+            intermediate: self.intermediate.to_vec(),
+            roots: owned(&self.ark),
+            crls: owned(&self.crls),
+        }
     }
 
     /// Parses the certificates and finds the anchor that they claim to end in.

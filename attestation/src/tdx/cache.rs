@@ -1,8 +1,9 @@
-//! Verdicts on collateral and PCK chains, kept for as long as they hold.
+//! Verdicts on collateral and attestation keys, kept for as long as they hold.
 //!
-//! A quote costs nine P-256 verifications; seven of them are the same for every quote of one machine. An entry is found by
-//! the exact bytes of PCK chain and collateral and by the root it rests on, never by a digest, and only while every
-//! certificate, document and list in it is current at the caller's time. Refusals are not kept.
+//! A quote costs ten P-256 verifications; nine of them are the same for every quote of one machine. An entry is found by
+//! the exact bytes of collateral and of the quote's endorsing part (attestation key, QE report, PCK chain) and by the
+//! root it rests on, never by a digest, and only while every certificate, document and list in it is current at the
+//! caller's time. Refusals are not kept.
 
 use std::sync::Arc;
 
@@ -12,52 +13,41 @@ use crate::time::Time;
 use crate::verdict::Step;
 use crate::x509::Certificate;
 
+#[derive(Debug)]
 struct Entry {
-    pck_chain: Vec<u8>,
+    endorsement: Vec<u8>,
     collateral: Collateral,
     certified: Arc<Certified>,
     steps: Vec<Step>,
 }
 
-/// What was verified of collateral before; for [`Evidence::verify_cached`](crate::Evidence::verify_cached).
-///
-/// It grants nothing by itself: what is found in it was verified under the same roots from the same bytes, and holds at
-/// the time of the question. A clock that was set back finds nothing either, if that time lies before the entry's window.
-pub struct CollateralCache {
+/// What was verified of collateral before.
+#[derive(Debug)]
+pub(crate) struct CollateralCache {
     capacity: usize,
     /// Oldest first.
     entries: Vec<Entry>,
 }
 
 impl CollateralCache {
-    /// A cache for the collateral of at most `capacity` machines, 30 kB each; the oldest entry makes room.
-    #[must_use]
-    pub const fn new(capacity: usize) -> Self {
+    pub(crate) const fn new(capacity: usize) -> Self {
         Self { capacity, entries: Vec::new() }
     }
 
-    /// How many verdicts are kept.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
-    }
-
-    /// True if none is kept.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
     }
 
     pub(crate) fn find(
         &self,
         anchors: &[Certificate],
-        pck_chain: &[u8],
+        endorsement: &[u8],
         collateral: &Collateral,
         now: Time,
     ) -> Option<(Arc<Certified>, &[Step])> {
         let entry = self.entries.iter().find(|entry| {
             entry.certified.window.holds_at(now)
-                && entry.pck_chain == pck_chain
+                && entry.endorsement == endorsement
                 && entry.collateral == *collateral
                 && anchors.iter().any(|anchor| anchor.der() == entry.certified.root)
         })?;
@@ -66,7 +56,7 @@ impl CollateralCache {
 
     pub(crate) fn keep(
         &mut self,
-        pck_chain: &[u8],
+        endorsement: &[u8],
         collateral: &Collateral,
         certified: &Arc<Certified>,
         steps: &[Step],
@@ -81,16 +71,10 @@ impl CollateralCache {
             self.entries.remove(0);
         }
         self.entries.push(Entry {
-            pck_chain: pck_chain.to_vec(),
+            endorsement: endorsement.to_vec(),
             collateral: collateral.clone(),
             certified: Arc::clone(certified),
             steps: steps.to_vec(),
         });
-    }
-}
-
-impl core::fmt::Debug for CollateralCache {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "CollateralCache({} of {})", self.entries.len(), self.capacity)
     }
 }

@@ -1,7 +1,8 @@
-//! From the pinned root to the PCK key and Intel's documents: everything a quote rests on that is not the quote.
+//! From the pinned root over the PCK key and Intel's documents to the attestation key: everything a TD's report rests on
+//! that is the same for every quote of a machine.
 //!
 //! In order: PCK chain, issuers of the documents and lists, their signatures, the documents' kind, dates, validity of
-//! certificates, revocation, platform. The documents' dates come before the lists', so that collateral which is old as a
+//! certificates, revocation, platform, QE report, attestation key, quoting enclave. The documents' dates come before the lists', so that collateral which is old as a
 //! whole is called so. What is learned holds for as long as every part of it does: [`Certified::window`].
 
 use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
@@ -11,6 +12,8 @@ use crate::tdx::collateral::{Collateral, SignedDocument};
 use crate::tdx::pck::PckExtensions;
 use crate::tdx::pem::decode_chain;
 use crate::tdx::qe::QeIdentity;
+use crate::tdx::quote::Quote;
+use crate::tdx::tcb::Standing;
 use crate::tdx::tcb_info::TcbInfo;
 use crate::time::Time;
 use crate::verdict::{Finding, Halt, Reason, StepLog};
@@ -41,26 +44,18 @@ impl Window {
     }
 }
 
-/// What was verified down to the PCK key.
+/// What was verified down to the attestation key.
 #[derive(Clone, Debug)]
 pub(crate) struct Certified {
     pub(crate) pck: PckExtensions,
-    pck_point: [u8; P256_POINT_LEN_BYTES],
+    /// Standing of the quoting enclave.
+    pub(crate) qe: Standing,
     pub(crate) tcb_info: TcbInfo,
-    pub(crate) qe_identity: QeIdentity,
+    /// tcbEvaluationDataNumber of the QE identity.
+    pub(crate) qe_evaluation_number: u32,
     pub(crate) window: Window,
     /// DER of the root that it rests on.
     pub(crate) root: Vec<u8>,
-}
-
-impl Certified {
-    /// The PCK key's signature over `message`, R and S.
-    pub(crate) fn verify_by_pck(&self, message: &[u8], signature: &[u8; 64]) -> Result<(), Finding> {
-        verify_p256(&self.pck_point, message, signature).map_err(|()| {
-            let detail = "the PCK key did not sign the QE report";
-            Finding::new(Reason::QeReportSignature, detail)
-        })
-    }
 }
 
 /// ECDSA P-256 with SHA-256 (FIPS 186-5), signature R and S of 32 bytes each.
@@ -78,15 +73,16 @@ struct Chains<'a> {
     crl_issuer: Certificate,
 }
 
-/// Verifies `collateral` and the PCK chain (PEM) of a quote under one of `anchors`.
+/// Verifies `collateral`, and of `quote` the [endorsing part](Quote::endorsement), under one of `anchors`. Nothing else of
+/// the quote is looked at, so what is learned holds for every quote with these bytes.
 pub(crate) fn certify(
     log: &mut StepLog,
     anchors: &[Certificate],
-    pck_chain: &[u8],
+    quote: &Quote,
     collateral: &Collateral,
     now: Time,
 ) -> Result<Certified, Halt> {
-    let chains = Chains::anchor(anchors, pck_chain, collateral);
+    let chains = Chains::anchor(anchors, quote.pck_chain(), collateral);
     let chains =
         log.step("root", chains.map(|chains| (chains, "every chain ends in an anchor".to_owned())))?;
     let chained = chains.verify().map(|point| (point, "ECDSA P-256 SHA-256, down to the PCK".to_owned()));
@@ -125,7 +121,30 @@ pub(crate) fn certify(
         .refuse_other_platform(&pck)
         .map(|()| ((), format!("FMSPC {} on both sides", crate::hex_string(&pck.fmspc))));
     log.step("fmspc", platform)?;
-    Ok(Certified { pck, pck_point, tcb_info, qe_identity, window, root: chains.root.der().to_vec() })
+    let qe = quoting_enclave(log, quote, &pck_point, &qe_identity)?;
+    let (qe_evaluation_number, root) = (qe_identity.evaluation_number, chains.root.der().to_vec());
+    Ok(Certified { pck, qe, tcb_info, qe_evaluation_number, window, root })
+}
+
+/// The quoting enclave and the attestation key it vouches for.
+fn quoting_enclave(
+    log: &mut StepLog,
+    quote: &Quote,
+    pck_point: &[u8],
+    identity: &QeIdentity,
+) -> Result<Standing, Halt> {
+    let report = quote.qe_report();
+    let signed = verify_p256(pck_point, report.bytes(), quote.qe_report_signature())
+        .map(|()| ((), "ECDSA P-256 SHA-256 by the PCK key".to_owned()))
+        .map_err(|()| Finding::new(Reason::QeReportSignature, "the PCK key did not sign the QE report"));
+    log.step("qe-report-signature", signed)?;
+    let bound = report.refuse_unbound_key(quote).map(|()| ((), "binds the attestation key".to_owned()));
+    log.step("qe-report-data", bound)?;
+    let enclave = identity.refuse_other_enclave(&report);
+    let enclave = enclave.map(|()| ((), format!("Intel's, ISVSVN {}", report.isv_svn())));
+    log.step("qe-enclave", enclave)?;
+    let standing = identity.standing(&report).cloned();
+    log.step("qe-tcb-level", standing.map(|standing| (standing, "a TCB level is reached".to_owned())))
 }
 
 /// The bytes of a document that `signer` signed.

@@ -17,7 +17,6 @@ pub struct TdxClaims {
     pub(crate) certified: Arc<Certified>,
     pub(crate) launch: PlatformStanding,
     pub(crate) current: Option<PlatformStanding>,
-    pub(crate) qe: Standing,
 }
 
 impl TdxClaims {
@@ -107,7 +106,7 @@ impl TdxClaims {
     /// tcbEvaluationDataNumber of the TCB info and of the QE identity.
     #[must_use]
     pub fn evaluation_numbers(&self) -> (u32, u32) {
-        (self.certified.tcb_info.evaluation_number, self.certified.qe_identity.evaluation_number)
+        (self.certified.tcb_info.evaluation_number, self.certified.qe_evaluation_number)
     }
 
     /// Until when the documents, certificates and revocation lists behind this verdict are all current.
@@ -124,8 +123,8 @@ impl TdxClaims {
 
     /// Standing of the quoting enclave.
     #[must_use]
-    pub const fn qe_standing(&self) -> &Standing {
-        &self.qe
+    pub fn qe_standing(&self) -> &Standing {
+        &self.certified.qe
     }
 
     /// Every part that has a standing, with the name of its step.
@@ -136,7 +135,7 @@ impl TdxClaims {
             parts.push(("tcb-status-now", &current.platform));
             parts.extend(current.module.as_ref().map(|module| ("tdx-module-status-now", module)));
         }
-        parts.push(("qe-status", &self.qe));
+        parts.push(("qe-status", &self.certified.qe));
         parts
     }
 

@@ -30,12 +30,12 @@ impl<'a> Object<'a> {
     }
 
     /// A finding about this document.
-    pub(crate) fn refuse(&self, what: String) -> Finding {
+    pub(crate) fn refuse(&self, what: &str) -> Finding {
         Finding::new(self.reason, format!("{}: {what}", self.name))
     }
 
     fn missing(&self, field: &str, kind: &str) -> Finding {
-        self.refuse(format!("{field} is missing or no {kind}"))
+        self.refuse(&format!("{field} is missing or no {kind}"))
     }
 
     fn inner(&self, json: &'a Json<'a>) -> Self {
@@ -80,18 +80,18 @@ impl<'a> Object<'a> {
 
     /// A number of a smaller type.
     pub(crate) fn number_as<T: TryFrom<u64>>(&self, field: &str) -> Result<T, Finding> {
-        T::try_from(self.number(field)?).map_err(|_| self.refuse(format!("{field} is too large")))
+        T::try_from(self.number(field)?).map_err(|_| self.refuse(&format!("{field} is too large")))
     }
 
     /// Bytes in hexadecimal of either case.
     pub(crate) fn hex<const N: usize>(&self, field: &str) -> Result<[u8; N], Finding> {
         let bytes = decode_hex(self.text(field)?).and_then(|bytes| <[u8; N]>::try_from(bytes).ok());
-        bytes.ok_or_else(|| self.refuse(format!("{field} is not {N} bytes in hexadecimal")))
+        bytes.ok_or_else(|| self.refuse(&format!("{field} is not {N} bytes in hexadecimal")))
     }
 
     /// A moment.
     pub(crate) fn time(&self, field: &str) -> Result<Time, Finding> {
-        self.text(field)?.parse().map_err(|error| self.refuse(format!("{field}: {error}")))
+        self.text(field)?.parse().map_err(|error| self.refuse(&format!("{field}: {error}")))
     }
 
     /// An object inside.

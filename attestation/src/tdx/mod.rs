@@ -4,8 +4,8 @@
 //! Specification 1.5, Intel SGX and TDX Provisioning Certification Service API version 4 (TCB info, enclave identity
 //! and how a TCB level is chosen), Intel TDX Module ABI Specification 348551 (attributes, TEE_TCB_SVN).
 //!
-//! The order of trust: pinned root, PCK chain and signed documents ([`certify`]), QE report, attestation key, quote
-//! ([`verify`]). Everything up to the PCK key can be verified once for many quotes ([`cache`]).
+//! The order of trust: pinned root, PCK chain and signed documents, QE report, attestation key ([`certify`]), quote and TCB
+//! ([`verify`]). Everything up to the attestation key can be verified once for many quotes ([`cache`]).
 
 pub(crate) mod appraise;
 pub(crate) mod cache;

@@ -111,11 +111,11 @@ impl QeIdentity {
     fn read(document: &Object<'_>) -> Result<Self, Finding> {
         let id = document.text("id")?;
         if id != "TD_QE" {
-            return Err(document.refuse(format!("id is {id:?}, must be \"TD_QE\"")));
+            return Err(document.refuse(&format!("id is {id:?}, must be \"TD_QE\"")));
         }
         let version = document.number("version")?;
         if version != 2 {
-            return Err(document.refuse(format!("version is {version}, must be 2")));
+            return Err(document.refuse(&format!("version is {version}, must be 2")));
         }
         let level = |level: &Object<'_>| Level::read(level, level.object("tcb")?.number_as("isvsvn")?);
         let identity = Self {
@@ -130,7 +130,7 @@ impl QeIdentity {
             levels: document.list("tcbLevels")?.iter().map(level).collect::<Result<_, _>>()?,
         };
         if identity.levels.iter().any(|level| level.standing.status.needs_hardening()) {
-            return Err(document.refuse("a TCB level has a status that no enclave has".into()));
+            return Err(document.refuse("a TCB level has a status that no enclave has"));
         }
         Ok(identity)
     }

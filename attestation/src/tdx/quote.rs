@@ -154,6 +154,12 @@ impl Quote {
         self.part(&self.pck_chain)
     }
 
+    /// The signature data after the quote signature: attestation key, QE report, its signature, PCK chain. A machine's
+    /// quotes share it for as long as its attestation key lives.
+    pub(crate) fn endorsement(&self) -> &[u8] {
+        self.bytes.get(self.body.end + 4 + self.signature.len()..).unwrap_or_default()
+    }
+
     /// Refuses reserved fields of the signed header that are not zero.
     pub(crate) fn refuse_reserved(&self) -> Result<(), Finding> {
         match self.bytes.get(8..12) {

@@ -177,9 +177,9 @@ impl<T> Level<T> {
         let advisories = level.optional_texts("advisoryIDs")?;
         let advisories = advisories.into_iter().map(str::parse).collect::<Result<_, AdvisorySyntax>>();
         let standing = Standing {
-            status: known.ok_or_else(|| level.refuse(format!("tcbStatus {status:?} is unknown")))?,
+            status: known.ok_or_else(|| level.refuse(&format!("tcbStatus {status:?} is unknown")))?,
             tcb_date: level.time("tcbDate")?,
-            advisories: advisories.map_err(|error| level.refuse(error.to_string()))?,
+            advisories: advisories.map_err(|error| level.refuse(&error.to_string()))?,
         };
         Ok(Self { svn, standing })
     }

@@ -60,12 +60,12 @@ impl TcbInfo {
     fn read(document: &Object<'_>) -> Result<Self, Finding> {
         let id = document.text("id")?;
         if id != "TDX" {
-            return Err(document.refuse(format!("id is {id:?}, must be \"TDX\"")));
+            return Err(document.refuse(&format!("id is {id:?}, must be \"TDX\"")));
         }
         for (field, want) in [("version", 3), ("tcbType", 0)] {
             let got = document.number(field)?;
             if got != want {
-                return Err(document.refuse(format!("{field} is {got}, must be {want}")));
+                return Err(document.refuse(&format!("{field} is {got}, must be {want}")));
             }
         }
         let modules = if document.has("tdxModuleIdentities") {
@@ -172,7 +172,7 @@ fn module(identity: &Object<'_>, generations: bool) -> Result<ModuleIdentity, Fi
     let module_status =
         |status| matches!(status, TcbStatus::UpToDate | TcbStatus::OutOfDate | TcbStatus::Revoked);
     if !levels.iter().all(|level| module_status(level.standing.status)) {
-        return Err(identity.refuse("a TDX module has a status that no module has".into()));
+        return Err(identity.refuse("a TDX module has a status that no module has"));
     }
     Ok(ModuleIdentity {
         id: if generations { Some(identity.text("id")?.to_owned()) } else { None },
@@ -199,5 +199,5 @@ fn components(tcb: &Object<'_>, field: &str) -> Result<[u8; 16], Finding> {
         .iter()
         .map(|component| component.number_as("svn"))
         .collect::<Result<Vec<u8>, _>>()?;
-    svns.try_into().map_err(|_| tcb.refuse(format!("{field} are not sixteen")))
+    svns.try_into().map_err(|_| tcb.refuse(&format!("{field} are not sixteen")))
 }

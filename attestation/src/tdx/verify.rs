@@ -1,4 +1,4 @@
-//! From the PCK key to the quote: QE report, attestation key, TD report, TCB.
+//! From the attestation key to the TD: quote signature, module, TCB.
 
 use std::sync::Arc;
 
@@ -30,18 +30,6 @@ pub(crate) fn verify(
     let collateral = log.step("endorsements", collateral)?;
     let certified = certified(log, anchors, &quote, collateral, now, cache)?;
 
-    let report = quote.qe_report();
-    let signed = certified
-        .verify_by_pck(report.bytes(), quote.qe_report_signature())
-        .map(|()| ((), "ECDSA P-256 SHA-256 by the PCK key".to_owned()));
-    log.step("qe-report-signature", signed)?;
-    let bound = report.refuse_unbound_key(&quote).map(|()| ((), "binds the attestation key".to_owned()));
-    log.step("qe-report-data", bound)?;
-    let enclave = certified
-        .qe_identity
-        .refuse_other_enclave(&report)
-        .map(|()| ((), format!("Intel's, ISVSVN {}", report.isv_svn())));
-    log.step("qe-enclave", enclave)?;
     let signed = verify_quote(&quote).map(|()| ((), "ECDSA P-256 SHA-256 by the attestation key".to_owned()));
     log.step("quote-signature", signed)?;
     let td = quote.td_report();
@@ -63,12 +51,10 @@ pub(crate) fn verify(
             Some(log.step("tcb-level-now", current)?)
         }
     };
-    let qe = certified.qe_identity.standing(&report).cloned();
-    let qe = log.step("qe-tcb-level", qe.map(|standing| (standing, "a TCB level is reached".to_owned())))?;
-    Ok(TdxClaims { quote, certified, launch, current, qe })
+    Ok(TdxClaims { quote, certified, launch, current })
 }
 
-/// Collateral and PCK chain: from the cache, or verified now and kept.
+/// Collateral and endorsing part: from the cache, or verified now and kept.
 fn certified(
     log: &mut StepLog,
     anchors: &[Certificate],
@@ -78,15 +64,15 @@ fn certified(
     cache: Option<&mut CollateralCache>,
 ) -> Result<Arc<Certified>, Halt> {
     let Some(cache) = cache else {
-        return certify(log, anchors, quote.pck_chain(), collateral, now).map(Arc::new);
+        return certify(log, anchors, quote, collateral, now).map(Arc::new);
     };
-    if let Some((certified, steps)) = cache.find(anchors, quote.pck_chain(), collateral, now) {
+    if let Some((certified, steps)) = cache.find(anchors, quote.endorsement(), collateral, now) {
         log.extend(steps);
         return Ok(certified);
     }
     let before = log.len();
-    let certified = Arc::new(certify(log, anchors, quote.pck_chain(), collateral, now)?);
-    cache.keep(quote.pck_chain(), collateral, &certified, log.since(before), now);
+    let certified = Arc::new(certify(log, anchors, quote, collateral, now)?);
+    cache.keep(quote.endorsement(), collateral, &certified, log.since(before), now);
     Ok(certified)
 }
 
