@@ -1,6 +1,7 @@
 //! Recorded event logs lead to the registers of their quotes, read in place.
 #![allow(
     clippy::disallowed_methods,
+    clippy::print_stderr,
     clippy::unwrap_used,
     reason = "tests read files and stop at the first surprise"
 )]

@@ -1,6 +1,7 @@
 //! What we compute of a TD's boot is what recorded TDs measured, as far as logs without their files show it.
 #![allow(
     clippy::disallowed_methods,
+    clippy::print_stderr,
     clippy::unwrap_used,
     reason = "tests read files and stop at the first surprise"
 )]
