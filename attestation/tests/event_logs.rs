@@ -1,6 +1,7 @@
 //! Recorded event logs lead to the registers of their quotes, read in place.
 #![allow(
     clippy::disallowed_methods,
+    clippy::print_stderr,
     clippy::unwrap_used,
     reason = "tests read files and stop at the first surprise"
 )]
@@ -139,9 +140,9 @@ fn no_change_of_a_recorded_log_panics_and_no_cut_replays_alike() {
         let look = |(at, value, cut): (usize, u8, bool)| {
             let mut changed = bytes.clone();
             if cut {
-                changed.truncate(at)
+                changed.truncate(at);
             } else {
-                changed[at] = value
+                changed[at] = value;
             }
             if let Ok(log) = EventLog::parse(&changed) {
                 log.events().iter().for_each(|event| drop(event.to_string()));

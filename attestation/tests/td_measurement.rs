@@ -1,6 +1,7 @@
 //! What we compute of a TD's boot is what recorded TDs measured, as far as logs without their files show it.
 #![allow(
     clippy::disallowed_methods,
+    clippy::print_stderr,
     clippy::unwrap_used,
     reason = "tests read files and stop at the first surprise"
 )]
@@ -32,7 +33,7 @@ fn firmware() -> Vec<u8> {
         metadata.extend([gpa, len].map(u64::to_le_bytes).concat());
         metadata.extend([kind, 0].map(u32::to_le_bytes).concat());
     }
-    let mut footer = (PAGE as u32).to_le_bytes().to_vec();
+    let mut footer = u32::try_from(PAGE).unwrap().to_le_bytes().to_vec();
     footer.extend(22_u16.to_le_bytes());
     footer.extend(hex::decode("35657ae44a989847865e4685a7bf8ec2").unwrap());
     footer.extend(40_u16.to_le_bytes());

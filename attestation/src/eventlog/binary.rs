@@ -147,26 +147,26 @@ mod tests {
     fn header(algorithms: &[(u16, u16)]) -> Vec<u8> {
         let mut data = SPEC_ID_SIGNATURE.to_vec();
         data.extend([0, 0, 0, 0, 0, 2, 0, 2]);
-        data.extend((algorithms.len() as u32).to_le_bytes());
+        data.extend(u32::try_from(algorithms.len()).unwrap().to_le_bytes());
         algorithms.iter().for_each(|(id, len)| {
             data.extend(id.to_le_bytes());
             data.extend(len.to_le_bytes());
         });
         data.push(0);
         let mut log = [&1u32.to_le_bytes()[..], &EV_NO_ACTION.to_le_bytes(), &[0; SHA1_LEN]].concat();
-        log.extend((data.len() as u32).to_le_bytes());
+        log.extend(u32::try_from(data.len()).unwrap().to_le_bytes());
         log.extend(data);
         log
     }
 
     fn entry(register: u32, digests: &[(u16, &[u8])], data: &[u8]) -> Vec<u8> {
         let mut event = [register.to_le_bytes(), 0xd_u32.to_le_bytes()].concat();
-        event.extend((digests.len() as u32).to_le_bytes());
+        event.extend(u32::try_from(digests.len()).unwrap().to_le_bytes());
         for (algorithm, digest) in digests {
             event.extend(algorithm.to_le_bytes());
             event.extend(*digest);
         }
-        event.extend((data.len() as u32).to_le_bytes());
+        event.extend(u32::try_from(data.len()).unwrap().to_le_bytes());
         event.extend(data);
         event
     }

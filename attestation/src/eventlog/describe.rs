@@ -57,10 +57,11 @@ fn shown(data: &[u8]) -> String {
     }
 }
 
-/// Text that may end in a zero byte.
+/// Text that may end in a zero byte; control characters alone are no text.
 fn text(data: &[u8]) -> Option<String> {
     let data = data.strip_suffix(&[0]).unwrap_or(data);
-    let text = core::str::from_utf8(data).ok().filter(|text| !text.is_empty() && !text.contains('\0'))?;
+    let readable = |text: &&str| !text.contains('\0') && text.chars().any(|c| !c.is_control());
+    let text = core::str::from_utf8(data).ok().filter(readable)?;
     Some(quoted(text))
 }
 
@@ -204,7 +205,7 @@ mod tests {
         let show = |name, value: &[u8]| describe(EV_EFI_VARIABLE_BOOT, &variable_data(name, value), None);
         assert_eq!(
             show("SecureBoot", &[1]),
-            r#"variable "SecureBoot" of 8be4df61-93ca-11d2-aa0d-00e098032b8c = "\u{1}""#
+            r#"variable "SecureBoot" of 8be4df61-93ca-11d2-aa0d-00e098032b8c = 01"#
         );
         assert!(show("BootOrder", &[1, 0, 0x0a, 0]).ends_with("= Boot0001, Boot000A"));
         let mut file = vec![4, 4, 14, 0];

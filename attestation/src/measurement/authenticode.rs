@@ -118,13 +118,13 @@ pub(super) mod tests {
     pub(in super::super) fn image(tail: &[u8], certificates: u32) -> Vec<u8> {
         let mut bytes = vec![0; HEADERS_LEN];
         bytes[..2].copy_from_slice(b"MZ");
-        bytes[0x3c] = PE as u8;
+        bytes[0x3c] = u8::try_from(PE).unwrap();
         let mut put = |at: usize, field: &[u8]| bytes[at..at + field.len()].copy_from_slice(field);
         put(PE, PE_SIGNATURE);
         put(PE + 6, &2_u16.to_le_bytes()); // sections
         put(PE + 20, &0xa0_u16.to_le_bytes()); // optional header: 112 and six directories
         put(OPTIONAL, &0x20b_u16.to_le_bytes());
-        put(OPTIONAL + 60, &(HEADERS_LEN as u32).to_le_bytes());
+        put(OPTIONAL + 60, &u32::try_from(HEADERS_LEN).unwrap().to_le_bytes());
         put(OPTIONAL + 64, &0x1234_5678_u32.to_le_bytes()); // checksum
         put(OPTIONAL + 108, &6_u32.to_le_bytes());
         put(OPTIONAL + 112 + 36, &certificates.to_le_bytes());

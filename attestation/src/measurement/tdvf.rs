@@ -211,7 +211,7 @@ pub(super) mod tests {
 
     /// Three pages, each byte telling its place, with `sections` in the metadata.
     pub(in super::super) fn image(sections: &[Raw]) -> Vec<u8> {
-        let mut bytes: Vec<u8> = (0..3 * PAGE_LEN_BYTES).map(|at| (at % 251) as u8).collect();
+        let mut bytes: Vec<u8> = (0..251_u8).cycle().take(3 * PAGE_LEN_BYTES).collect();
         let len = u32::try_from(DESCRIPTOR_LEN_BYTES + sections.len() * SECTION_LEN_BYTES).unwrap();
         let mut metadata = b"TDVF".to_vec();
         for field in [len, 1, u32::try_from(sections.len()).unwrap()] {
