@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use crate::appraise::{Hardware, SnpClaims};
-use crate::eventlog::{EventLog, replay_step};
 use crate::cache::VerdictCache;
+use crate::eventlog::{EventLog, replay_step};
 use crate::evidence::{Body, Endorsements, Evidence, Platform, SIMULATED_NOTICE};
 use crate::snp::cache::{ChainCache, VerifiedChain};
 use crate::snp::cert_table::CertificateTable;
