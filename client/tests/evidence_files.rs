@@ -260,3 +260,54 @@ fn a_store_served_as_files_is_a_mirror() {
         fs::read(world.path("second/vcek.der")).unwrap()
     );
 }
+
+#[test]
+fn reference_values_are_signed_and_read_back_under_their_key() {
+    let world = World::new(false);
+    assert_eq!(world.run(&["key", "new", "--owner", "owner"]).code, 0);
+    let measurement = "ab".repeat(48);
+    fs::write(world.path("genoa.json"), format!("{{\"measurement\":\"{measurement}\",\"note\":null}}"))
+        .unwrap();
+    let rtmrs: String =
+        (0..3).map(|index| format!(",\"rtmr{index}\":\"{}\"", format!("{index:02x}").repeat(48))).collect();
+    fs::write(world.path("td.json"), format!("{{\"mrtd\":\"{measurement}\"{rtmrs}}}")).unwrap();
+    fs::write(world.path("kernel"), b"kernel").unwrap();
+    let sign = [
+        "measure",
+        "sign",
+        "--release",
+        "0.2.0",
+        "--counter",
+        "2",
+        "--owner",
+        "owner",
+        "--launch",
+        "EPYC-Genoa=genoa.json",
+        "--launch",
+        "TD, 4 vCPUs=td.json",
+        "--input",
+        "kernel",
+        "--out",
+        "release.cose",
+    ];
+    let signed = world.run(&sign);
+    assert_eq!(signed.code, 0, "{}", signed.text);
+    let key = signed.json["key"].as_str().unwrap().to_owned();
+    let read = |more: &[&str]| world.run(&[&["measure", "reference", "release.cose"], more].concat());
+    let values = read(&["--key", &key]);
+    assert_eq!(values.code, 0, "{}", values.text);
+    assert_eq!(values.json["launches"][0]["measurement"], measurement);
+    assert_eq!(values.json["launches"][1]["rtmrs"][2], "02".repeat(48));
+    assert!(values.json["launches"][0]["inputs"]["kernel"].is_string());
+    assert_eq!(read(&["--key", &"00".repeat(32)]).code, 40);
+    assert_eq!(read(&["--key", &key, "--min-counter", "3"]).code, 40);
+    assert_eq!(read(&["--key", &key, "--at", "2100-01-01T00:00:00Z"]).code, 40);
+    // A policy takes its measurements from there.
+    let policy = format!(
+        "[evidence]\nmeasurements = []\nhost_data = []\n[evidence.reference]\nfile = \"release.cose\"\nkey = \"{key}\"\n\
+         min_counter = 2\n"
+    );
+    fs::write(world.path("policy.toml"), policy).unwrap();
+    let judged = world.run(&["evidence", "verify", "saved", "--policy", "policy.toml", "--at", &world.at]);
+    assert_eq!(judged.json["reason"], "endorsement-missing", "the policy loads: {}", judged.text);
+}

@@ -15,6 +15,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::measure_diff::{self, DiffArgs};
+use super::measure_sign::{self, ReferenceArgs, SignArgs};
 use super::measure_tdx::{self, TdxArgs};
 use super::{Failure, Printed};
 
@@ -31,6 +32,10 @@ pub(crate) enum MeasureCommand {
     Tdx(Box<TdxArgs>),
     /// What differs between two measurements.
     Diff(DiffArgs),
+    /// Sign what a release measures, for relying parties to take their expected measurements from.
+    Sign(Box<SignArgs>),
+    /// Verify and show signed reference values.
+    Reference(ReferenceArgs),
 }
 
 #[derive(Args)]
@@ -112,6 +117,8 @@ pub(crate) fn run(command: &MeasureCommand) -> Result<Printed, Failure> {
         MeasureCommand::Snp(args) => snp(args),
         MeasureCommand::Tdx(args) => measure_tdx::run(args),
         MeasureCommand::Diff(args) => measure_diff::run(args),
+        MeasureCommand::Sign(args) => measure_sign::sign(args),
+        MeasureCommand::Reference(args) => measure_sign::reference(args),
     }
 }
 

@@ -7,6 +7,7 @@ mod evidence;
 mod key;
 mod measure;
 mod measure_diff;
+mod measure_sign;
 mod measure_tdx;
 mod model;
 mod output;
