@@ -8,6 +8,8 @@ use std::borrow::Cow;
 
 /// How deeply arrays and objects may nest; Intel's documents need seven levels.
 const MAX_DEPTH: usize = 16;
+/// Members of one object: Intel's have fewer than twenty, and each is compared with all before it.
+const MAX_MEMBERS: usize = 256;
 
 /// A value and the bytes it stands in.
 #[derive(Clone, Debug)]
@@ -120,6 +122,9 @@ impl<'a> Parser<'a> {
             let key = self.string()?;
             if members.iter().any(|(other, _)| *other == key) {
                 return Err(self.wrong("a key occurs twice"));
+            }
+            if members.len() == MAX_MEMBERS {
+                return Err(self.wrong("too many members"));
             }
             self.space();
             if !self.eat(b':') {
@@ -268,6 +273,9 @@ mod tests {
         assert_eq!(refusal(r#""\u+041""#), "an escape without four hexadecimal digits");
         assert_eq!(refusal(r#""\ud800""#), "an escape that is no character");
         assert_eq!(refusal(&"[".repeat(40)), "nested too deeply");
+        let members: Vec<String> = (0..=MAX_MEMBERS).map(|number| format!("\"{number}\":0")).collect();
+        assert!(Json::parse(format!("{{{}}}", members[1..].join(",")).as_bytes()).is_ok());
+        assert_eq!(refusal(&format!("{{{}}}", members.join(","))), "too many members");
         assert_eq!(Json::parse(b"\"\xff\"").unwrap_err().what, "not UTF-8");
     }
 
