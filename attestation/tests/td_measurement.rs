@@ -15,6 +15,7 @@ use adyton_attestation::measurement::tdx::{
     AcpiFiles, BootSeparator, DIRECT_BOOT_OPTION, DIRECT_BOOT_ORDER, Launch, Measurement, PageOrder,
     Platform, SecureBoot, TdHob, measure,
 };
+use ring::digest::{SHA256, digest};
 
 /// A firmware whose metadata has the sections of OVMF, with nothing in them.
 fn firmware() -> Vec<u8> {
@@ -101,4 +102,33 @@ fn the_td_hob_and_variables_are_those_that_hardware_measured() {
     let without_files =
         ["ACPI root pointer", "ACPI table loader", "ACPI tables", "configuration firmware volume"];
     assert_eq!(differing, BTreeSet::from(without_files));
+}
+
+/// `ovmf` 2022.11-6+deb12u2 of Debian 12, where it is installed. MRTD as another program computes it from that file.
+#[test]
+fn mrtd_of_a_distributed_firmware() {
+    const KNOWN: &str = "7b456907dd0786d415999e801a1ac4637b8ed4d7cf5378cfc6edbe5e574dd773";
+    let found = fs::read("/usr/share/ovmf/OVMF.fd").ok();
+    let is_it = |image: &Vec<u8>| hex::encode(digest(&SHA256, image)) == KNOWN;
+    let Some(firmware) = found.filter(is_it) else {
+        eprintln!("SKIPPED: Debian's ovmf 2022.11-6+deb12u2 is not installed");
+        return;
+    };
+    let launch = Launch {
+        firmware: &firmware,
+        page_order: PageOrder::Interleaved,
+        platform: None,
+        kernel: None,
+        boot_separator: BootSeparator::Rtmr1,
+        vcpus: None,
+    };
+    let measurement = measure(&launch).unwrap();
+    assert_eq!(
+        hex::encode(measurement.mrtd),
+        "4c7206f0f483c524f12c366c711e9049030a8d47c471ee5aa9c4999a08de4057fb887fed0744d5631a212967fb231c47"
+    );
+    assert_eq!(
+        hex::encode(measurement.mrtd_other_order),
+        "acccbcc870a381adab0d3919d90a7f268ac3b0364771f202ed4bb4e892d045b33db3b32e6924cba830a724eed443f7e1"
+    );
 }
