@@ -426,6 +426,41 @@ mod tests {
         assert_eq!(accepted, [false, false, true]);
     }
 
+    /// Section 10 of the specification, bit by bit: `1` must be set, `0` must be clear, `.` is not compared.
+    #[test]
+    fn the_bits_are_those_of_the_specification() {
+        let rule = |bit: &BitRule| match bit.rule {
+            Rule::Exactly(true) => '1',
+            Rule::Exactly(false) => '0',
+            _ => '.',
+        };
+        let bits = |policy: &Policy| -> (String, String) {
+            (policy.guest_bits.iter().map(rule).collect(), policy.platform_bits.iter().map(rule).collect())
+        };
+        // Guest: SMT, single socket, CXL, AES-256, RAPL off, ciphertext hiding, no page swap.
+        // Platform: SMT, TSME, ECC, RAPL off, ciphertext hiding, alias check, IOMMU write-safe, TIO.
+        for (policy, guest, platform) in [
+            (Policy::strict(), "0.0.111", "0.111110"),
+            (Policy::standard(), "..0....", "..1..110"),
+            (Policy::vendor(), ".......", "........"),
+            (Policy::dangerous_simulated([], []), "..0....", "..1..110"),
+        ] {
+            assert_eq!(bits(&policy), (guest.to_owned(), platform.to_owned()), "{}", policy.name());
+            let turin_only: Vec<&str> = policy
+                .platform_bits
+                .iter()
+                .filter(|bit| bit.only_for == Some(Product::Turin))
+                .map(|bit| bit.name)
+                .collect();
+            assert_eq!(turin_only, ["platform-iommu-write-safe"]);
+        }
+        let versions =
+            [Policy::strict(), Policy::standard(), Policy::vendor()].map(|policy| policy.report_version);
+        assert_eq!(versions, [5, 3, 2].map(Rule::AtLeast));
+        let names = [Policy::strict(), Policy::standard(), Policy::vendor()].map(|policy| policy.name());
+        assert_eq!(names, ["strict", "standard", "vendor"]);
+    }
+
     #[test]
     fn production_policies_leave_no_identity_open() {
         for policy in [Policy::strict(), Policy::standard()] {

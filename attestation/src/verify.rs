@@ -129,7 +129,6 @@ pub struct Authentic {
 impl Authentic {
     /// Compares the registers of a TD with the event log beside its quote, register by register; a log that does not
     /// lead to them is refused by [`appraise`](Self::appraise). Evidence of other platforms has no such registers.
-    #[must_use]
     pub fn with_event_log(mut self, events: &EventLog) -> Self {
         match &self.hardware {
             Hardware::Tdx(claims) => self.log.extend(&replay_step(events, &claims.rtmrs())),
