@@ -2,6 +2,8 @@
 //! SEV-SNP, `dcap-qvl` (with ring) for TDX. Ours does more: CRL, extensions, reserved bits, policy; theirs is as much as
 //! they do. Arguments: a folder of SEV-SNP evidence, a folder of TDX evidence, rounds.
 
+#![forbid(unsafe_code)]
+
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
