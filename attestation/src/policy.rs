@@ -10,6 +10,7 @@ use crate::snp::tcb::{Product, TcbFloor};
 use crate::snp::tcb_table;
 use crate::tdx::policy::{TdxPolicy, TdxReferences};
 use crate::tdx::tcb::AdvisoryId;
+use crate::waiver::Waiver;
 
 /// What one claim must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +99,7 @@ pub struct Policy {
     pub(crate) id_key_digest: Rule<[u8; 48]>,
     pub(crate) author_key_digest: Rule<[u8; 48]>,
     pub(crate) tdx: TdxPolicy,
+    pub(crate) waivers: Vec<Waiver>,
 }
 
 impl Policy {
@@ -173,6 +175,7 @@ impl Policy {
             id_key_digest: Rule::Any,
             author_key_digest: Rule::Any,
             tdx: TdxPolicy::production(level == Level::Strict),
+            waivers: Vec::new(),
         }
     }
 
@@ -239,6 +242,13 @@ impl Policy {
             Rule::AtLeast(other) => Rule::AtLeast(other.max(floor)),
             _ => Rule::AtLeast(floor),
         };
+        self
+    }
+
+    /// Sets single rules aside, each until its day; every verdict lists them.
+    #[must_use]
+    pub fn waivers(mut self, waivers: impl IntoIterator<Item = Waiver>) -> Self {
+        self.waivers = waivers.into_iter().collect();
         self
     }
 
@@ -414,6 +424,41 @@ mod tests {
         let simulated = Policy::dangerous_simulated([], []);
         let accepted = [Platform::SevSnp, Platform::Tdx, Platform::Simulated].map(|p| simulated.is_for(p));
         assert_eq!(accepted, [false, false, true]);
+    }
+
+    /// Section 10 of the specification, bit by bit: `1` must be set, `0` must be clear, `.` is not compared.
+    #[test]
+    fn the_bits_are_those_of_the_specification() {
+        let rule = |bit: &BitRule| match bit.rule {
+            Rule::Exactly(true) => '1',
+            Rule::Exactly(false) => '0',
+            _ => '.',
+        };
+        let bits = |policy: &Policy| -> (String, String) {
+            (policy.guest_bits.iter().map(rule).collect(), policy.platform_bits.iter().map(rule).collect())
+        };
+        // Guest: SMT, single socket, CXL, AES-256, RAPL off, ciphertext hiding, no page swap.
+        // Platform: SMT, TSME, ECC, RAPL off, ciphertext hiding, alias check, IOMMU write-safe, TIO.
+        for (policy, guest, platform) in [
+            (Policy::strict(), "0.0.111", "0.111110"),
+            (Policy::standard(), "..0....", "..1..110"),
+            (Policy::vendor(), ".......", "........"),
+            (Policy::dangerous_simulated([], []), "..0....", "..1..110"),
+        ] {
+            assert_eq!(bits(&policy), (guest.to_owned(), platform.to_owned()), "{}", policy.name());
+            let turin_only: Vec<&str> = policy
+                .platform_bits
+                .iter()
+                .filter(|bit| bit.only_for == Some(Product::Turin))
+                .map(|bit| bit.name)
+                .collect();
+            assert_eq!(turin_only, ["platform-iommu-write-safe"]);
+        }
+        let versions =
+            [Policy::strict(), Policy::standard(), Policy::vendor()].map(|policy| policy.report_version);
+        assert_eq!(versions, [5, 3, 2].map(Rule::AtLeast));
+        let names = [Policy::strict(), Policy::standard(), Policy::vendor()].map(|policy| policy.name());
+        assert_eq!(names, ["strict", "standard", "vendor"]);
     }
 
     #[test]

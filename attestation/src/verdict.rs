@@ -152,6 +152,10 @@ pub enum Reason {
     Admission,
     /// The model is not the one asked for.
     Manifest,
+    /// An event log is not well formed, or its data contradicts its digests.
+    EventLog,
+    /// An event log does not lead to the registers of the quote.
+    RtmrReplay,
 }
 
 impl Reason {
@@ -230,6 +234,8 @@ impl Reason {
             Self::KeySetLife => "key-set-life",
             Self::Admission => "admission",
             Self::Manifest => "manifest",
+            Self::EventLog => "event-log",
+            Self::RtmrReplay => "rtmr-replay",
         }
     }
 
@@ -402,6 +408,25 @@ impl StepLog {
         self.0.push(Step { name, result: StepResult::Fail(reason), detail: detail.into() });
     }
 
+    /// Turns a failed step into a skipped one, with `note` before its detail; true if there was one.
+    pub(crate) fn excuse(&mut self, name: &str, note: &str) -> bool {
+        let failed = |step: &&mut Step| step.name == name && matches!(step.result, StepResult::Fail(_));
+        let Some(step) = self.0.iter_mut().find(failed) else { return false };
+        step.result = StepResult::Skip;
+        step.detail = format!("{note}: {}", step.detail);
+        true
+    }
+
+    /// True if a step of this name passed.
+    pub(crate) fn passed(&self, name: &str) -> bool {
+        self.0.iter().any(|step| step.name == name && step.result == StepResult::Pass)
+    }
+
+    /// True if the detail of a step begins with `start` and has `word` in it.
+    pub(crate) fn mentions(&self, start: &str, word: &str) -> bool {
+        self.0.iter().any(|step| step.detail.starts_with(start) && step.detail.contains(word))
+    }
+
     /// Records a pass with the returned detail, or the finding.
     pub(crate) fn step<T>(
         &mut self,
@@ -419,6 +444,11 @@ impl StepLog {
                 Err(Halt(reason))
             }
         }
+    }
+
+    /// The steps, whatever came of them.
+    pub(crate) fn into_steps(self) -> Vec<Step> {
+        self.0
     }
 
     /// The steps, or `Rejected` if any failed.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::appraise::{Hardware, SnpClaims};
 use crate::cache::VerdictCache;
+use crate::eventlog::{EventLog, replay_step};
 use crate::evidence::{Body, Endorsements, Evidence, Platform, SIMULATED_NOTICE};
 use crate::snp::cache::{ChainCache, VerifiedChain};
 use crate::snp::cert_table::CertificateTable;
@@ -120,7 +121,21 @@ pub struct Tcbs {
 #[must_use = "authentic evidence is welcome only after a policy appraised it"]
 pub struct Authentic {
     pub(crate) hardware: Hardware,
+    /// The time it was verified at.
+    pub(crate) at: Time,
     pub(crate) log: StepLog,
+}
+
+impl Authentic {
+    /// Compares the registers of a TD with the event log beside its quote, register by register; a log that does not
+    /// lead to them is refused by [`appraise`](Self::appraise). Evidence of other platforms has no such registers.
+    pub fn with_event_log(mut self, events: &EventLog) -> Self {
+        match &self.hardware {
+            Hardware::Tdx(claims) => self.log.extend(&replay_step(events, &claims.rtmrs())),
+            Hardware::Snp(_) => self.log.skip("event-log", "only a TD has registers that a log leads to"),
+        }
+        self
+    }
 }
 
 impl Evidence {
@@ -202,7 +217,7 @@ impl Evidence {
             }
         };
         match outcome {
-            Ok(hardware) => Ok(Authentic { hardware, log }),
+            Ok(hardware) => Ok(Authentic { hardware, at: now, log }),
             Err(halt) => Err(log.into_rejected(halt)),
         }
     }

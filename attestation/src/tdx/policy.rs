@@ -41,6 +41,11 @@ impl Default for TdxReferences {
     }
 }
 
+/// The rule of RTMR3 where nothing is said about it.
+pub(crate) fn default_rtmr3() -> Rule<[u8; 48]> {
+    Rule::OneOf(TdxReferences::default().rtmr3)
+}
+
 /// What a TDX quote must say.
 #[derive(Clone, Debug)]
 pub(crate) struct TdxPolicy {
