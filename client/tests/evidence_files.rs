@@ -102,6 +102,11 @@ impl World {
 
 /// Serves files by path, without their query, until the test ends.
 fn serve(files: HashMap<String, Vec<u8>>) -> String {
+    serve_with_headers(files.into_iter().map(|(path, body)| (path, (String::new(), body))).collect())
+}
+
+/// As [`serve`], with lines of the head beside each file.
+fn serve_with_headers(files: HashMap<String, (String, Vec<u8>)>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -111,9 +116,13 @@ fn serve(files: HashMap<String, Vec<u8>>) -> String {
             let first = lines.next().unwrap().unwrap();
             let path = first.split([' ', '?']).nth(1).unwrap().to_owned();
             while lines.next().is_some_and(|line| !line.unwrap().is_empty()) {}
-            let (status, body) = files.get(&path).map_or(("404 Not Found", &[][..]), |body| ("200 OK", body));
+            let missing = (String::new(), Vec::new());
+            let found = files.get(&path);
+            let status = if found.is_some() { "200 OK" } else { "404 Not Found" };
+            let (headers, body) = found.unwrap_or(&missing);
+            let len = body.len();
             let head =
-                format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+                format!("HTTP/1.1 {status}\r\ncontent-length: {len}\r\nconnection: close\r\n{headers}\r\n");
             let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
         }
     });
@@ -310,4 +319,94 @@ fn reference_values_are_signed_and_read_back_under_their_key() {
     fs::write(world.path("policy.toml"), policy).unwrap();
     let judged = world.run(&["evidence", "verify", "saved", "--policy", "policy.toml", "--at", &world.at]);
     assert_eq!(judged.json["reason"], "endorsement-missing", "the policy loads: {}", judged.text);
+}
+
+#[test]
+fn a_recorded_quote_is_completed_from_intels_forms() {
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/evidence/tdx-v4-uptodate");
+    let Ok(quote) = fs::read(sample.join("quote.bin")) else {
+        println!("SKIPPED: ../shared/evidence/tdx-v4-uptodate is missing");
+        return;
+    };
+    let collateral: Value =
+        serde_json::from_slice(&fs::read(sample.join("collateral.json")).unwrap()).unwrap();
+    let text = |name: &str| collateral[name].as_str().unwrap();
+    let encoded = |name: &str| -> String {
+        text(name)
+            .bytes()
+            .map(|byte| {
+                if byte.is_ascii_alphanumeric() {
+                    char::from(byte).to_string()
+                } else {
+                    format!("%{byte:02X}")
+                }
+            })
+            .collect()
+    };
+    let signed = |member: &str, name: &str| {
+        format!("{{\"{member}\":{},\"signature\":\"{}\"}}", text(name), text(&format!("{name}_signature")))
+            .into_bytes()
+    };
+    let pcs = serve_with_headers(HashMap::from([
+        ("/IntelSGXRootCA.der".into(), (String::new(), hex::decode(text("root_ca_crl")).unwrap())),
+        (
+            "/sgx/certification/v4/pckcrl".into(),
+            (
+                format!("SGX-PCK-CRL-Issuer-Chain: {}\r\n", encoded("pck_crl_issuer_chain")),
+                hex::decode(text("pck_crl")).unwrap(),
+            ),
+        ),
+        (
+            "/tdx/certification/v4/tcb".into(),
+            (
+                format!("TCB-Info-Issuer-Chain: {}\r\n", encoded("tcb_info_issuer_chain")),
+                signed("tcbInfo", "tcb_info"),
+            ),
+        ),
+        (
+            "/tdx/certification/v4/qe/identity".into(),
+            (
+                format!("SGX-Enclave-Identity-Issuer-Chain: {}\r\n", encoded("qe_identity_issuer_chain")),
+                signed("enclaveIdentity", "qe_identity"),
+            ),
+        ),
+    ]));
+    let world = World::new(false);
+    fs::write(world.path("quote.bin"), quote).unwrap();
+    let at = "2025-07-04T10:16:31Z";
+    let fetch = world.run(&[
+        "evidence",
+        "fetch",
+        "quote.bin",
+        "--bundle",
+        "td.bundle",
+        "--pcs",
+        &pcs,
+        "--intel-certificates",
+        &pcs,
+        "--at",
+        at,
+        "--patience-s",
+        "2",
+    ]);
+    assert_eq!(fetch.code, 0, "{}", fetch.text);
+    let judged = world.run(&["evidence", "verify", "td.bundle", "--policy", "vendor", "--at", at]);
+    assert_eq!(
+        (judged.code, &judged.json["tdx"]["tcb_status"]),
+        (0, &Value::from("UpToDate")),
+        "{}",
+        judged.text
+    );
+    // A month later the same documents are neither used nor asked for in vain without saying so.
+    let late = world.run(&[
+        "evidence",
+        "fetch",
+        "quote.bin",
+        "--bundle",
+        "late.bundle",
+        "--offline",
+        "--at",
+        "2025-08-20T00:00:00Z",
+    ]);
+    assert!(late.code == 30 && late.text.contains("is not used any more"), "{}", late.text);
 }
