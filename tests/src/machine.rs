@@ -172,34 +172,21 @@ impl Machine {
         fs::write(path, config.replace(&device, &wrapper.display().to_string())).expect("it is written");
     }
 
-    /// The measurement that is predicted for an image, from its files alone.
-    ///
-    /// # Panics
-    /// If it cannot be computed.
+    /// The measurement that is predicted for an image, from its files alone, as lines of an `[evidence]` table.
     #[must_use]
     pub fn predict(&self, image: &str) -> String {
+        self.measure(image, &[])
+    }
+
+    fn measure(&self, image: &str, more: &[&str]) -> String {
         let description = fs::read_to_string(self.site.path(image).join("image.toml")).expect("it is there");
         let cmdline =
             description.lines().find_map(|line| line.strip_prefix("cmdline = \"")).expect("a command line");
         let (kernel, initrd) = (format!("{image}/vmlinuz"), format!("{image}/guest.cpio"));
-        let arguments = [
-            "measure",
-            "snp",
-            "--firmware",
-            "OVMF.fd",
-            "--kernel",
-            &kernel,
-            "--initrd",
-            &initrd,
-            "--cmdline",
-            cmdline.trim_end_matches('"'),
-            "--vcpus",
-            "1",
-            "--vcpu-type",
-            "EPYC-Milan",
-            "--document",
-            "launch.toml",
-        ];
+        let mut arguments = vec!["measure", "snp", "--firmware", "OVMF.fd", "--kernel", &kernel];
+        arguments.extend(["--initrd", &initrd, "--cmdline", cmdline.trim_end_matches('"')]);
+        arguments.extend(["--vcpus", "1", "--vcpu-type", "EPYC-Milan", "--document", "launch.toml"]);
+        arguments.extend(more);
         self.site.succeed(&arguments).stdout
     }
 
@@ -208,28 +195,21 @@ impl Machine {
     /// # Panics
     /// If a step fails.
     pub fn expect_release(&self, image: &str) {
-        let key = self.site.succeed(&["key", "publisher", "--out", "publisher.key"]).stdout;
-        self.site.succeed(&[
-            "measure",
-            "release",
-            "--image",
-            image,
-            "--firmware",
-            "OVMF.fd",
-            "--vcpus",
-            "1,2",
-            "--vcpu-type",
-            "EPYC-Milan,EPYC-Genoa",
-            "--publisher",
-            "publisher.key",
-            "--out",
-            "reference.cose",
-        ]);
+        let (json, site) = (self.measure(image, &["--simulated", "--json"]), &self.site);
+        fs::write(site.path("launch.json"), json).expect("the measurement is written");
+        let inputs = ["OVMF.fd", "image/vmlinuz", "image/guest.cpio", "image/image.toml"];
+        let mut arguments =
+            vec!["measure", "sign", "--release", "0.1.0", "--counter", "1", "--owner", "owner"];
+        arguments.extend(["--launch", "EPYC-Milan, 1 vCPU=launch.json", "--out", "reference.cose"]);
+        arguments.extend(inputs.iter().flat_map(|input| ["--input", input]));
+        site.succeed(&arguments);
         let predicted = self.predict(image);
         let host_data = predicted.lines().find(|line| line.starts_with("host_data")).expect("it is printed");
-        self.site.write_rules(&format!(
-            "[evidence]\n{host_data}\nreference_values = 'reference.cose'\n{key}\
-             dangerous_simulator_root = 'simulator/root.der'\n"
+        let key = fs::read_to_string(site.path("owner/owner.pub")).expect("the key is there");
+        site.write_rules(&format!(
+            "[evidence]\nmeasurements = []\n{host_data}\ndangerous_simulator_root = 'simulator/root.der'\n\
+             [evidence.reference]\nfile = 'reference.cose'\nkey = '{}'\nmin_counter = 1\n",
+            key.trim()
         ));
     }
 

@@ -163,25 +163,6 @@ fn hex_line(bytes: &[u8]) -> String {
     format!("{}\n", hex::encode(bytes))
 }
 
-/// Draws the key under which reference values of a release are signed, and writes it to a file that must not exist yet.
-/// Returns the public key, which those who trust it write down.
-///
-/// # Errors
-/// [`BrokerError`]: no randomness, or the file cannot be made.
-pub fn create_publisher(path: &Path) -> Result<PublicKey, BrokerError> {
-    let (der, key) = draw_ed25519()?;
-    write_new_secret(path, &der)?;
-    Ok(public(&key))
-}
-
-/// Loads a publisher's key.
-///
-/// # Errors
-/// [`BrokerError`]: unreadable, or not an Ed25519 key.
-pub fn load_publisher(path: &Path) -> Result<Ed25519KeyPair, BrokerError> {
-    load_ed25519(path)
-}
-
 fn draw_ed25519() -> Result<(Zeroizing<Vec<u8>>, Ed25519KeyPair), BrokerError> {
     let no_entropy = |_| BrokerError::Entropy(getrandom::Error::UNEXPECTED);
     let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(no_entropy)?;

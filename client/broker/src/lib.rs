@@ -17,7 +17,7 @@ mod store;
 pub use config::BrokerConfig;
 pub use error::BrokerError;
 pub use files::{read_capped, write_new_secret, write_whole};
-pub use keys::{OwnerKeys, OwnerPublic, create_publisher, load_publisher};
+pub use keys::{OwnerKeys, OwnerPublic};
 pub use release::{EVIDENCE_DEADLINE, Release, Releaser};
 pub use rules::{EvidenceRules, Judge, load_endorsements, now};
 pub use serve::serve;

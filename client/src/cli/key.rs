@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use adyton_attestation::Time;
-use adyton_broker::{OwnerKeys, OwnerPublic, Releaser, Store, create_publisher, now};
+use adyton_broker::{OwnerKeys, OwnerPublic, Releaser, Store, now};
 use adyton_client::{TrustFile, provision};
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -24,13 +24,6 @@ pub(crate) enum KeyCommand {
         /// Days that the broker's certificate is good for.
         #[arg(long, env = "ADYTON_BROKER_DAYS", default_value_t = 90)]
         broker_days: u64,
-    },
-    /// Draw the key of a publisher, who signs reference values of guest images.
-    #[command(after_help = "Example:\n  adyton key publisher --out publisher.key")]
-    Publisher {
-        /// File for the key; nothing is overwritten.
-        #[arg(long, env = "ADYTON_PUBLISHER")]
-        out: PathBuf,
     },
     /// Show the public side of an owner's keys.
     #[command(after_help = "Example:\n  adyton key list --owner owner/")]
@@ -77,11 +70,6 @@ pub(crate) fn run(command: &KeyCommand) -> Result<Printed, Failure> {
                 &OwnerKeys::create(owner, not_after)?,
                 "keys drawn; keep owner.key and model.kek safe\n",
             ))
-        }
-        KeyCommand::Publisher { out } => {
-            let public = hex::encode(create_publisher(out)?);
-            let text = format!("publisher_key = \"{public}\"\n");
-            Ok(Printed::new(json!({ "publisher_key": public }), text))
         }
         KeyCommand::List { owner } => Ok(public(&OwnerKeys::load(owner)?.public(), "")),
         KeyCommand::Provision(args) => block_on(push(args)),

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
+use adyton_attestation::Platform;
 use adyton_attestation::commit::hash;
 use adyton_attestation::measurement::measure_process;
 use adyton_attestation::measurement::ovmf::MAX_FIRMWARE_LEN_BYTES;
@@ -14,9 +15,12 @@ use adyton_broker::read_capped;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::measure_diff::{self, DiffArgs};
+use super::measure_sign::{self, ReferenceArgs, SignArgs};
+use super::measure_tdx::{self, TdxArgs};
 use super::{Failure, Printed};
 
-const MAX_PROGRAM_LEN: u64 = 1 << 30;
+pub(super) const MAX_PROGRAM_LEN: u64 = 1 << 30;
 const MAX_DOCUMENT_LEN: u64 = 64 << 10;
 
 #[derive(Subcommand)]
@@ -25,8 +29,14 @@ pub(crate) enum MeasureCommand {
     Process(ProcessArgs),
     /// A virtual machine under SEV-SNP: firmware, kernel hashes and vCPUs.
     Snp(SnpArgs),
-    /// All launches of a guest image under SEV-SNP, signed by its publisher.
-    Release(super::release::ReleaseArgs),
+    /// A virtual machine under TDX: MRTD from the firmware, RTMR0 to RTMR2 from what it starts.
+    Tdx(Box<TdxArgs>),
+    /// What differs between two measurements.
+    Diff(DiffArgs),
+    /// Sign what a release measures, for relying parties to take their expected measurements from.
+    Sign(Box<SignArgs>),
+    /// Verify and show signed reference values.
+    Reference(ReferenceArgs),
 }
 
 #[derive(Args)]
@@ -92,6 +102,9 @@ pub(crate) struct SnpArgs {
     /// Size in bytes of the variable store between the SVSM and the firmware.
     #[arg(long, default_value_t = 0, requires = "svsm")]
     vars_size: u64,
+    /// The machine will run under a simulator: SIMULATED, NOT CONFIDENTIAL. The measurement is the same.
+    #[arg(long)]
+    simulated: bool,
     /// The launch document: its hash is HOST_DATA, and is printed too.
     #[arg(long)]
     document: Option<PathBuf>,
@@ -109,7 +122,10 @@ pub(crate) fn run(command: &MeasureCommand) -> Result<Printed, Failure> {
     match command {
         MeasureCommand::Process(args) => process(args),
         MeasureCommand::Snp(args) => snp(args),
-        MeasureCommand::Release(args) => super::release::run(args),
+        MeasureCommand::Tdx(args) => measure_tdx::run(args),
+        MeasureCommand::Diff(args) => measure_diff::run(args),
+        MeasureCommand::Sign(args) => measure_sign::sign(args),
+        MeasureCommand::Reference(args) => measure_sign::reference(args),
     }
 }
 
@@ -134,7 +150,10 @@ fn snp(args: &SnpArgs) -> Result<Printed, Failure> {
     })
     .map_err(|error| Failure::own(error.to_string()))?;
     let document = read(&args.document, MAX_DOCUMENT_LEN)?;
-    Ok(print(&measurement, document.as_deref().map(Vec::as_slice), args.explain))
+    let mut printed = print(&measurement, document.as_deref().map(Vec::as_slice), args.explain);
+    let platform = if args.simulated { Platform::Simulated } else { Platform::SevSnp };
+    printed.json["platform"] = json!(platform.as_str());
+    Ok(printed)
 }
 
 impl SnpArgs {
@@ -165,7 +184,7 @@ fn print(measurement: &Measurement, document: Option<&[u8]>, explain: bool) -> P
     let mut text = measurement.note.map_or(String::new(), |note| format!("# note: {note}\n"));
     if explain {
         for step in &measurement.steps {
-            let Step { name, gpa, pages, hashed, source, digest } = step;
+            let Step { name, gpa, pages, hashed, source, digest, .. } = step;
             let digest = hex::encode(digest);
             text += &format!("# {gpa:#x} {pages} pages: {name} ({hashed}; from {source})\n#   -> {digest}\n");
         }
@@ -183,7 +202,7 @@ fn print(measurement: &Measurement, document: Option<&[u8]>, explain: bool) -> P
 fn step_json(step: &Step) -> Value {
     json!({
         "name": step.name, "gpa": format!("{:#x}", step.gpa), "pages": step.pages, "hashed": step.hashed,
-        "source": step.source, "digest": hex::encode(step.digest),
+        "source": step.source, "input": hex::encode(step.input), "digest": hex::encode(step.digest),
     })
 }
 
