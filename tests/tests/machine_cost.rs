@@ -1,6 +1,6 @@
 //! What a machine costs over a process: a measurement, not a test, so it is left out unless asked for:
 //! `cargo nextest run -p adyton-tests --test machine_cost --run-ignored only --no-capture`.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement prints")]
 
 use std::fs;
 use std::time::{Duration, Instant};

@@ -106,6 +106,7 @@ fn killed_machines_and_hosts_come_back() {
         assert!(keysets.insert(verified["keyset_id"].to_string()), "a new life has new keys");
         let answer = site.succeed(&["predict", &site.url(), "--input", "rows.csv", "--json"]);
         assert_eq!(answer.json()["receipts_verified"], 1);
+        println!("{} of {kills}: back", round + 1);
     }
     // Nothing of what is secret lies where the host writes.
     let weight = canary_weights()[0].to_le_bytes();

@@ -36,6 +36,9 @@ pub(crate) struct Machine {
     emulator: Child,
     device: Option<Child>,
     pub(crate) link: Arc<dyn Link>,
+    /// Over once the guest has called for its document. Before that nobody calls the guest: one that has no driver yet
+    /// does not refuse, and some devices in user space then never carry anything.
+    pub(crate) called: CancellationToken,
     /// Ends what is served to it.
     over: CancellationToken,
 }
@@ -59,7 +62,7 @@ impl Machine {
         let document = read_document(&vm.document).map_err(failed(&vm.document))?;
         let runtime = site.runtime_dir.join(&vm.name);
         prepare(&runtime).map_err(failed(&runtime))?;
-        let over = CancellationToken::new();
+        let (over, called) = (CancellationToken::new(), CancellationToken::new());
         let guard = over.clone().drop_guard();
 
         let device = match device(vm, &runtime) {
@@ -76,7 +79,10 @@ impl Machine {
             Vsock::Kernel => Arc::new(KernelVsock { switch: site.switch.clone(), cid: vm.cid }),
         };
         let serving = |port| link.listen(port).map_err(failed(&runtime));
-        tokio::spawn(until(over.clone(), hand_out(serving(DOCUMENT_PORT)?, document.clone())));
+        tokio::spawn(until(
+            over.clone(),
+            hand_out(serving(DOCUMENT_PORT)?, document.clone(), called.clone()),
+        ));
         let files = blobs::run(serving(FILES_PORT)?, site.files.clone(), site.metrics.clone(), over.clone());
         tokio::spawn(files);
         if let Some(broker) = site.broker.clone() {
@@ -87,7 +93,7 @@ impl Machine {
         let mut emulator = child::start(&line).map_err(failed(Path::new(&line[0])))?;
         follow(&mut emulator, vm, "console");
         let _ = guard.disarm();
-        Ok(Self { emulator, device, link, over })
+        Ok(Self { emulator, device, link, called, over })
     }
 
     /// Waits until one of its programs ends, and says which and how.
@@ -172,10 +178,11 @@ async fn until(over: CancellationToken, work: impl Future<Output = ()>) {
     }
 }
 
-/// Hands the same bytes to every caller.
-async fn hand_out(listener: Box<dyn Accept>, document: Vec<u8>) {
+/// Hands the same bytes to every caller, and ends `called` with the first.
+async fn hand_out(listener: Box<dyn Accept>, document: Vec<u8>, called: CancellationToken) {
     let document: Arc<[u8]> = document.into();
     while let Some(mut stream) = accepted(&*listener).await {
+        called.cancel();
         let document = document.clone();
         tokio::spawn(async move {
             let sent = async {

@@ -115,7 +115,11 @@ async fn life(
     let failed = |message: String| Some(HostError::Vm { name: vm.name.clone(), message });
     let link = machine.link.clone();
     let limit = Duration::from_secs(vm.boot_limit_s);
-    let booted = timeout(limit, until_answer(&*link));
+    let called = machine.called.clone();
+    let booted = timeout(limit, async {
+        called.cancelled().await;
+        until_answer(&*link).await;
+    });
     let turn = tokio::select! {
         why = machine.ended() => Turn::Ended(why),
         () = stop.cancelled() => Turn::Stop,
