@@ -173,6 +173,9 @@ mod tests {
         let id = "0123456789abcdef0123456789abcdef";
         assert_eq!(find(&format!("/v1/sealed/{id}")), Some(PathBuf::from(format!("/sealed/{id}.sealed"))));
         assert_eq!(find("/v1/certificates/vcek.der"), Some(PathBuf::from("/certificates/vcek.der")));
+        // As a store of fetched endorsements names them.
+        let entry = "kds-Milan-vcek-crl.entry";
+        assert_eq!(find(&format!("/v1/certificates/{entry}")), Some(Path::new("/certificates").join(entry)));
         for refused in [
             "/v1/sealed/..%2f..%2fetc%2fpasswd",
             "/v1/sealed/../../etc/passwd",
