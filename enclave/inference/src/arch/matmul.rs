@@ -1,7 +1,6 @@
 //! Products of packed matrices with batches of columns.
 
 use super::activations::Activations;
-use super::lanes::Elementwise;
 use super::packed::{Layout, Packed};
 use super::path::{Kind, Path};
 use super::pool::Pool;
@@ -9,15 +8,8 @@ use super::{LANES, scalar};
 
 /// Weights a part of a job covers, bytes: fits the second-level cache beside a tile of activations.
 const PART_BYTES: usize = 192 << 10;
-
-/// One product of a job: `out[column][row] = weights . x[column]`, `out` row-major `[columns][rows]`.
-#[derive(Debug)]
-pub struct Product<'a> {
-    /// The matrix.
-    pub weights: &'a Packed,
-    /// Where the result goes.
-    pub out: &'a mut [f32],
-}
+/// Widest kernel of any path.
+const MAX_COLUMNS: usize = 12;
 
 /// Runs the kernel for a runtime number of columns with its compile-time twin.
 macro_rules! with_columns {
@@ -102,62 +94,59 @@ struct Target {
 unsafe impl Sync for Target {}
 
 impl Target {
-    /// Writes the sums of one column's group of rows.
+    /// Writes the sums of one column from row `first` on.
     ///
     /// # Safety
-    /// `column` and `group` must lie inside the result, and no other thread may write this group's rows.
-    unsafe fn put(&self, column: usize, group: usize, sums: &[f32; LANES]) {
-        let first = group * LANES;
-        let count = LANES.min(self.rows - first);
-        // SAFETY: promised by the caller; `count` ends at the row's end.
+    /// The elements must lie inside the result, and no other thread may write them.
+    unsafe fn put(&self, column: usize, first: usize, sums: &[f32]) {
+        // SAFETY: promised by the caller.
         unsafe {
             let to = self.start.add(column * self.rows + first);
-            std::ptr::copy_nonoverlapping(sums.as_ptr(), to, count);
+            std::ptr::copy_nonoverlapping(sums.as_ptr(), to, sums.len());
         }
     }
 }
 
-/// Computes all products of one batch in one job.
+/// `out[column] = [first . x[column], second . x[column], ...]` for the matrices of `stack` one under the other; `out`
+/// is row-major `[columns][rows of all matrices]`.
 ///
 /// # Panics
 /// If shapes do not fit, or the activations lack the form a matrix needs.
-pub fn matmul(path: Path, pool: &Pool, x: &Activations, products: &mut [Product<'_>]) {
+pub fn matmul(path: Path, pool: &Pool, x: &Activations, stack: &[&Packed], out: &mut [f32]) {
     let n = x.columns();
-    if n == 0 {
-        return;
-    }
+    let rows: usize = stack.iter().map(|weights| weights.rows()).sum();
+    assert_eq!(out.len(), n * rows, "matmul: result of {stack:?}");
     let mut parts = Vec::new();
-    let mut targets = Vec::with_capacity(products.len());
-    for (index, product) in products.iter_mut().enumerate() {
-        let Product { weights, out } = product;
+    let mut offset = 0;
+    for weights in stack {
         assert_eq!(weights.columns(), x.rows(), "matmul: {weights:?} with columns of {}", x.rows());
-        assert_eq!(out.len(), n * weights.rows(), "matmul: result of {weights:?}");
-        targets.push((*weights, Target { start: out.as_mut_ptr(), rows: weights.rows() }));
         // Every thread gets several parts, so that one that is held up does not hold up all.
         let groups = weights.groups();
-        let step = (PART_BYTES / weights.group_bytes())
-            .clamp(1, groups.div_ceil(pool.threads() * 4).max(1));
-        parts.extend((0..groups).step_by(step).map(|first| (index, first, groups.min(first + step))));
+        let step =
+            (PART_BYTES / weights.group_bytes()).clamp(1, groups.div_ceil(pool.threads() * 4).max(1));
+        let part = |first: usize| (*weights, offset, first, groups.min(first + step));
+        parts.extend((0..groups).step_by(step).map(part));
+        offset += weights.rows();
     }
-    let f = Elementwise::new(path);
-    let _ = f;
+    let target = Target { start: out.as_mut_ptr(), rows };
     pool.run(parts.len(), &|part| {
-        let (index, first, end) = parts[part];
-        let (weights, target) = &targets[index];
+        let (weights, offset, first, end) = parts[part];
         let columns = x.tile();
         for tile in 0..x.tiles() {
             for group in first..end {
-                let mut sums = [[0.0; LANES]; 12];
+                let mut sums = [[0.0; LANES]; MAX_COLUMNS];
                 let bytes = weights.group(group);
                 if weights.layout().is_float() {
                     float_layout_tile(path, weights.layout(), bytes, x.floats(tile), columns, &mut sums);
                 } else {
                     integer_tile(path, weights.layout(), bytes, x.integers(tile), columns, &mut sums);
                 }
+                let count = LANES.min(weights.rows() - group * LANES);
                 for (slot, sums) in sums.iter().enumerate().take(columns.min(n - tile * columns)) {
-                    // SAFETY: `out` is `[n][rows]` and borrowed exclusively until the job ends; the column is below n
-                    // and each group belongs to one part, which one thread takes.
-                    unsafe { target.put(tile * columns + slot, group, sums) }
+                    // SAFETY: `out` is `[n][rows]` and borrowed exclusively until the job ends; the column is below n,
+                    // the rows are below the end of this matrix's share, and each group belongs to one part, which
+                    // one thread takes.
+                    unsafe { target.put(tile * columns + slot, offset + group * LANES, &sums[..count]) }
                 }
             }
         }
@@ -182,7 +171,7 @@ mod tests {
             out.copy_from_slice(&x[i * len..(i + 1) * len]);
         });
         let mut out = vec![f32::NAN; n * weights.rows()];
-        matmul(path, &pool, &activations, &mut [Product { weights, out: &mut out }]);
+        matmul(path, &pool, &activations, &[weights], &mut out);
         out
     }
 

@@ -23,8 +23,8 @@ mod scalar;
 
 pub use activations::Activations;
 pub use lanes::{Elementwise, dot_lanes, exp};
-pub use matmul::{Product, matmul};
-pub use packed::{Layout, Packed};
+pub use matmul::matmul;
+pub use packed::{Layout, PackError, Packed};
 pub use path::Path;
 pub use pool::{Cells, Pool};
 

@@ -57,6 +57,11 @@ impl Path {
         self.0
     }
 
+    /// Queries attention computes at once, at most.
+    pub(crate) fn attention_columns(self) -> usize {
+        self.max_columns()
+    }
+
     /// Columns a kernel computes at once, at most.
     pub(super) fn max_columns(self) -> usize {
         match self.0 {
