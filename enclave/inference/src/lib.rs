@@ -8,3 +8,4 @@
 pub mod arch;
 pub mod dense;
 pub mod lm;
+pub mod tokenizer;
