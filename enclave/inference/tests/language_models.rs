@@ -1,7 +1,12 @@
 //! The small models in `../shared/models`, read in place, against the exact reference and the peer's own distance to it;
 //! and bit for bit against themselves under every thread count, batch, chunking and kernel path.
 #![allow(clippy::disallowed_methods, reason = "tests read files and the clock")]
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "tests"
+)]
 #![allow(clippy::print_stderr, reason = "tests")]
 
 use std::path::{Path as FilePath, PathBuf};
@@ -21,7 +26,9 @@ fn samples() -> Vec<PathBuf> {
         return Vec::new();
     };
     let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-    files.retain(|path| path.extension().is_some_and(|end| end == "gguf") && path.with_extension("json").exists());
+    files.retain(|path| {
+        path.extension().is_some_and(|end| end == "gguf") && path.with_extension("json").exists()
+    });
     files.sort();
     assert!(!files.is_empty());
     files
@@ -98,7 +105,8 @@ fn logits_and_greedy_continuations_against_the_exact_reference() {
     let mut failures = Vec::new();
     for file in samples() {
         let bytes = std::fs::read(&file).unwrap();
-        let golden: Value = serde_json::from_slice(&std::fs::read(file.with_extension("json")).unwrap()).unwrap();
+        let golden: Value =
+            serde_json::from_slice(&std::fs::read(file.with_extension("json")).unwrap()).unwrap();
         let model = load(&bytes, Options { threads: 2, ..Options::default() });
         let prompt = tokens(&golden["prompt_tokens"]);
         let vocab = model.architecture().vocab_size;
@@ -144,7 +152,8 @@ fn the_same_bits_for_every_path_thread_count_chunking_and_batch() {
     for file in samples() {
         let name = file.display();
         let bytes = std::fs::read(&file).unwrap();
-        let golden: Value = serde_json::from_slice(&std::fs::read(file.with_extension("json")).unwrap()).unwrap();
+        let golden: Value =
+            serde_json::from_slice(&std::fs::read(file.with_extension("json")).unwrap()).unwrap();
         let prompt = tokens(&golden["prompt_tokens"]);
         let prompt = &prompt[..37];
         for kind in [KvKind::F32, KvKind::F16] {
@@ -174,7 +183,8 @@ fn batch_mix(model: &Model, kind: KvKind, prompt: &[u32], want: &[u32], what: &s
     let mut got = Vec::new();
     let mut others: Vec<Sequence> = Vec::new();
     for (round, chunk) in prompt.chunks(9).enumerate() {
-        let noise: Vec<Vec<u32>> = (0..=round).map(|i| prompt[i..].iter().rev().copied().take(i + 3).collect()).collect();
+        let noise: Vec<Vec<u32>> =
+            (0..=round).map(|i| prompt[i..].iter().rev().copied().take(i + 3).collect()).collect();
         others.resize_with(round + 1, Sequence::default);
         let mut steps: Vec<Step<'_>> = others
             .iter_mut()

@@ -11,7 +11,8 @@ use adyton_model::gguf::Gguf;
 fn samples() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let root = root.ancestors().find(|dir| dir.join("Cargo.lock").exists()).unwrap();
-    let folder = std::env::var_os("ADYTON_TOKENIZERS").map_or(root.join("../shared/tokenizers"), PathBuf::from);
+    let folder =
+        std::env::var_os("ADYTON_TOKENIZERS").map_or(root.join("../shared/tokenizers"), PathBuf::from);
     let Ok(entries) = std::fs::read_dir(&folder) else {
         eprintln!("skipped: {} is missing", folder.display());
         return Vec::new();

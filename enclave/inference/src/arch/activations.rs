@@ -50,9 +50,8 @@ impl Activations {
         (self.len, self.n, self.tile) = (len, n, tile);
         let words = if integers { len / 32 * BLOCK_WORDS * tile } else { 0 };
         let values = if floats { len * tile } else { 0 };
-        self.integers.clear();
+        // What is left of earlier batches is overwritten, or belongs to columns that only fill up the last tile.
         self.integers.resize(words * tiles, 0);
-        self.floats.clear();
         self.floats.resize(values * tiles, 0.0);
         let f = Elementwise::new(path);
         let fill = |part: usize, words: &mut [u32], values: &mut [f32]| {

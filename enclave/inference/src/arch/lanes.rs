@@ -333,7 +333,8 @@ mod tests {
 
     #[test]
     fn half_rounds_like_the_model_crate_on_every_path() {
-        let x: Vec<f32> = (0..4096).map(|i| f32::from_bits(i * 0x000f_fff1)).filter(|x| !x.is_nan()).collect();
+        let x: Vec<f32> =
+            (0..4096).map(|i| f32::from_bits(i * 0x000f_fff1)).filter(|x| !x.is_nan()).collect();
         for path in Path::available() {
             let mut out = vec![0; x.len()];
             Elementwise::new(path).to_f16(&x, &mut out);

@@ -155,7 +155,8 @@ mod peaks {
     /// `maddubs`, `madd`, `add`: the way of the 8-bit kernel.
     #[target_feature(enable = "avx2")]
     pub(super) fn integers_avx2() -> i32 {
-        let (a, ones) = (std::hint::black_box(_mm256_set1_epi8(3)), std::hint::black_box(_mm256_set1_epi16(1)));
+        let (a, ones) =
+            (std::hint::black_box(_mm256_set1_epi8(3)), std::hint::black_box(_mm256_set1_epi16(1)));
         let mut sums = [_mm256_setzero_si256(); 12];
         for _ in 0..ROUNDS {
             for sum in &mut sums {

@@ -37,7 +37,14 @@ macro_rules! with_columns {
 }
 
 /// `out[column] += group . x[column]` for a tile of an integer layout.
-fn integer_tile(path: Path, layout: Layout, group: &[u8], x: &[u32], columns: usize, out: &mut [[f32; LANES]]) {
+fn integer_tile(
+    path: Path,
+    layout: Layout,
+    group: &[u8],
+    x: &[u32],
+    columns: usize,
+    out: &mut [[f32; LANES]],
+) {
     match path.kind() {
         Kind::Scalar => scalar::integers(layout, group, x, columns, out),
         #[cfg(target_arch = "x86_64")]
@@ -54,7 +61,14 @@ fn integer_tile(path: Path, layout: Layout, group: &[u8], x: &[u32], columns: us
 }
 
 /// `out[column] += group . x[column]` for a tile of a float layout; `x` is `[element][columns]`.
-fn float_layout_tile(path: Path, layout: Layout, group: &[u8], x: &[f32], columns: usize, out: &mut [[f32; LANES]]) {
+fn float_layout_tile(
+    path: Path,
+    layout: Layout,
+    group: &[u8],
+    x: &[f32],
+    columns: usize,
+    out: &mut [[f32; LANES]],
+) {
     match path.kind() {
         Kind::Scalar => scalar::floats(layout, group, x, columns, out),
         #[cfg(target_arch = "x86_64")]
@@ -122,8 +136,7 @@ pub fn matmul(path: Path, pool: &Pool, x: &Activations, stack: &[&Packed], out: 
         assert_eq!(weights.columns(), x.rows(), "matmul: {weights:?} with columns of {}", x.rows());
         // Every thread gets several parts, so that one that is held up does not hold up all.
         let groups = weights.groups();
-        let step =
-            (PART_BYTES / weights.group_bytes()).clamp(1, groups.div_ceil(pool.threads() * 4).max(1));
+        let step = (PART_BYTES / weights.group_bytes()).clamp(1, groups.div_ceil(pool.threads() * 4).max(1));
         let part = |first: usize| (*weights, offset, first, groups.min(first + step));
         parts.extend((0..groups).step_by(step).map(part));
         offset += weights.rows();
@@ -188,7 +201,8 @@ mod tests {
         let (rows, columns) = if cfg!(miri) { (17, 256) } else { (53, 512) };
         for kind in TensorType::ALL {
             let weights = Packed::from_bytes(kind, (rows, columns), &random(kind, rows, columns, 3)).unwrap();
-            let counts: &[usize] = if cfg!(miri) { &[2] } else { &[1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 16, 25, 40] };
+            let counts: &[usize] =
+                if cfg!(miri) { &[2] } else { &[1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 16, 25, 40] };
             for n in counts {
                 let x = inputs(n * columns, *n);
                 let mut want = Vec::new();
@@ -198,7 +212,11 @@ mod tests {
                 for path in Path::available() {
                     for threads in [1, 3] {
                         let got = product(path, threads, &weights, &x);
-                        assert_eq!(bits(&got), bits(&want), "{kind:?}, {n} columns, {path}, {threads} threads");
+                        assert_eq!(
+                            bits(&got),
+                            bits(&want),
+                            "{kind:?}, {n} columns, {path}, {threads} threads"
+                        );
                     }
                 }
             }
@@ -219,7 +237,8 @@ mod tests {
                 let want: f64 = row.iter().zip(&x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
                 let scale: f64 = row.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>().sqrt();
                 // Activations of up to 2 are rounded to steps of 2 / 127: an error of at most half a step each.
-                let tolerance = if packed.layout().is_float() { 1e-4 } else { 1.2 * (columns as f64).sqrt() / 127.0 };
+                let tolerance =
+                    if packed.layout().is_float() { 1e-4 } else { 1.2 * (columns as f64).sqrt() / 127.0 };
                 assert!((f64::from(got) - want).abs() <= tolerance * scale, "{kind:?}: {got} {want} {scale}");
             }
         }

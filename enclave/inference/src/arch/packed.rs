@@ -399,19 +399,19 @@ fn pack_q6_k(block: &[u8], lane: usize, place: &mut [u8]) {
         place[32 + i * LANES + lane] = block[192 + i];
     }
     let place = &mut place[288..];
-    // `quad`: four columns; eight quads share the shifts of a quarter of a half.
-    let quad = |quad: usize| {
-        let (half, quarter, i) = (quad / 32, quad / 8 % 4, quad % 8);
-        let low = word(block, half * 16 + quarter % 2 * 8 + i) >> (4 * (quarter / 2)) & 0x0f0f_0f0f;
-        let high = word(&block[128..], half * 8 + i) >> (2 * quarter) & 0x0303_0303;
-        (low, high)
-    };
-    for sub in 0..16 {
-        let quads: [(u32, u32); 4] = std::array::from_fn(|i| quad(sub * 4 + i));
-        put(place, (sub * 3) * LANES + lane, quads[0].0 | quads[1].0 << 4);
-        put(place, (sub * 3 + 1) * LANES + lane, quads[2].0 | quads[3].0 << 4);
-        let high = quads.iter().rev().fold(0, |bits, quad| bits << 2 | quad.1);
-        put(place, (sub * 3 + 2) * LANES + lane, high);
+    // Quads of columns: eight follow each other with the same shifts, and four of them are a sub-block.
+    for (half, place) in place.chunks_exact_mut(8 * 192).enumerate() {
+        let (low, high) = (&block[half * 64..half * 64 + 64], &block[128 + half * 32..160 + half * 32]);
+        for (quarter, place) in place.chunks_exact_mut(2 * 192).enumerate() {
+            for (sub, place) in place.chunks_exact_mut(192).enumerate() {
+                let low =
+                    |i: usize| word(low, quarter % 2 * 8 + sub * 4 + i) >> (quarter / 2 * 4) & 0x0f0f_0f0f;
+                let high = |i: usize| (word(high, sub * 4 + i) >> (2 * quarter) & 0x0303_0303) << (2 * i);
+                put(place, lane, low(0) | low(1) << 4);
+                put(place, LANES + lane, low(2) | low(3) << 4);
+                put(place, 2 * LANES + lane, high(0) | high(1) | high(2) | high(3));
+            }
+        }
     }
 }
 
@@ -451,7 +451,9 @@ mod tests {
         // The exponents of the floats in a block: clear the highest bit but one.
         let exponents: &[usize] = match kind {
             TensorType::F32 => &[3],
-            TensorType::F16 | TensorType::BF16 | TensorType::Q4_0 | TensorType::Q5_0 | TensorType::Q8_0 => &[1],
+            TensorType::F16 | TensorType::BF16 | TensorType::Q4_0 | TensorType::Q5_0 | TensorType::Q8_0 => {
+                &[1]
+            }
             TensorType::Q6_K => &[209],
             _ => &[1, 3],
         };
@@ -480,7 +482,8 @@ mod tests {
 
     #[test]
     fn common_formats_keep_their_size() {
-        for kind in [TensorType::Q4_0, TensorType::Q8_0, TensorType::Q4_K, TensorType::Q6_K, TensorType::F16] {
+        for kind in [TensorType::Q4_0, TensorType::Q8_0, TensorType::Q4_K, TensorType::Q6_K, TensorType::F16]
+        {
             let packed = Packed::from_bytes(kind, (32, 512), &random(kind, 32, 512, 1)).unwrap();
             assert_eq!(packed.groups() * packed.group_bytes(), kind.row_bytes(512).unwrap() * 32);
         }

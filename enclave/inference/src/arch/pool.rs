@@ -118,12 +118,7 @@ impl Pool {
     ///
     /// # Panics
     /// If `chunk` is 0 or a call panics.
-    pub fn chunks_mut<T: Send>(
-        &self,
-        data: &mut [T],
-        chunk: usize,
-        task: impl Fn(usize, &mut [T]) + Sync,
-    ) {
+    pub fn chunks_mut<T: Send>(&self, data: &mut [T], chunk: usize, task: impl Fn(usize, &mut [T]) + Sync) {
         self.cells(data, chunk, data.len().div_ceil(chunk), |part, cells| task(part, cells.take(part)));
     }
 

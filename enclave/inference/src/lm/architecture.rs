@@ -151,9 +151,8 @@ impl Keys<'_> {
     }
 
     fn count(&self, name: &str, max: usize) -> Result<usize, ModelError> {
-        self.optional(name, max)?.ok_or_else(|| {
-            ModelError::Gguf(adyton_model::gguf::GgufError::MissingKey(self.key(name)))
-        })
+        self.optional(name, max)?
+            .ok_or_else(|| ModelError::Gguf(adyton_model::gguf::GgufError::MissingKey(self.key(name))))
     }
 
     fn number(&self, name: &str) -> Result<Option<f64>, ModelError> {
@@ -295,9 +294,7 @@ fn rope_scaling(keys: &Keys<'_>, seq_len: usize) -> Result<RopeScaling, ModelErr
     let original = keys.optional("rope.scaling.original_context_length", 1 << 24)?.unwrap_or(seq_len);
     let attention = keys.number("rope.scaling.attn_factor")?;
     match keys.gguf.text(&key)? {
-        Some("yarn") => {
-            Ok(RopeScaling::Yarn { factor, original, attention: attention.unwrap_or(1.0) })
-        }
+        Some("yarn") => Ok(RopeScaling::Yarn { factor, original, attention: attention.unwrap_or(1.0) }),
         Some("longrope") => Ok(RopeScaling::Long { original, attention: attention.unwrap_or(1.0) }),
         None if keys.gguf.tensor("rope_factors_short.weight").is_some() => {
             Ok(RopeScaling::Long { original, attention: attention.unwrap_or(1.0) })

@@ -65,6 +65,9 @@ pub enum ModelError {
         /// The most it may have.
         seq_len: usize,
     },
+    /// A request without tokens.
+    #[error("the prompt is empty")]
+    EmptyPrompt,
     /// All pages of the cache are in use.
     #[error("the KV cache is full; end another sequence first")]
     CacheFull,

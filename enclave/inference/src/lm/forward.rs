@@ -123,7 +123,14 @@ impl Model {
     }
 
     /// `out = stack . columns of x`, where `x` is `[n][len]`.
-    fn product(&self, activations: &mut Activations, x: &[f32], len: usize, weights: &Packed, out: &mut Vec<f32>) {
+    fn product(
+        &self,
+        activations: &mut Activations,
+        x: &[f32],
+        len: usize,
+        weights: &Packed,
+        out: &mut Vec<f32>,
+    ) {
         let shape = (x.len() / len, len);
         activations.fill(self.path, &self.pool, shape, forms(&[weights]), |i, out| {
             out.copy_from_slice(&x[i * len..(i + 1) * len]);
@@ -133,7 +140,7 @@ impl Model {
 
     fn multiply(&self, activations: &Activations, stack: &[&Packed], out: &mut Vec<f32>) {
         let rows: usize = stack.iter().map(|weights| weights.rows()).sum();
-        out.clear();
+        // Every element is written.
         out.resize(activations.columns() * rows, 0.0);
         matmul(self.path, &self.pool, activations, stack, out);
     }
@@ -196,16 +203,9 @@ impl Model {
             }
         });
         store(self.path, &self.pool, cache, index, spans, (&scratch.wide, stride), a);
-        scratch.mixed.clear();
         scratch.mixed.resize(x.len() / a.dim * q_dim, 0.0);
-        let attention = Attention {
-            path: self.path,
-            architecture: a,
-            cache,
-            layer: index,
-            qkv: &scratch.wide,
-            stride,
-        };
+        let attention =
+            Attention { path: self.path, architecture: a, cache, layer: index, qkv: &scratch.wide, stride };
         attention.run(&self.pool, spans, &mut scratch.mixed);
         self.product(&mut scratch.activations, &scratch.mixed, q_dim, &layer.output, &mut scratch.out);
         if let Some(bias) = &layer.output_bias {

@@ -8,15 +8,21 @@
 
 mod architecture;
 mod attention;
+mod engine;
 mod error;
 mod forward;
 mod kv_cache;
 mod model;
 mod rope;
+mod sampler;
+mod stop;
 mod trigonometry;
 
 pub use architecture::{Activation, Architecture, Family, RopePairs, RopeScaling};
+pub use engine::{Engine, EngineOptions, Event, Finish, Request, RequestId};
 pub use error::ModelError;
 pub use forward::{Step, Wanted};
 pub use kv_cache::{KvCache, KvKind, Sequence};
 pub use model::{Model, Options, Source};
+pub use sampler::{Mirostat, Sampler, Sampling, logprobs};
+pub use stop::StopStrings;

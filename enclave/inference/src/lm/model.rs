@@ -94,8 +94,7 @@ struct Loader<'a> {
 
 impl<'a> Loader<'a> {
     fn find(&mut self, name: &str, [columns, rows]: [usize; 2]) -> Result<&'a TensorInfo<'a>, ModelError> {
-        let tensor =
-            self.gguf.tensor(name).ok_or_else(|| ModelError::MissingTensor(name.to_owned()))?;
+        let tensor = self.gguf.tensor(name).ok_or_else(|| ModelError::MissingTensor(name.to_owned()))?;
         if tensor.columns() != columns as u64 || tensor.rows() != rows as u64 {
             return Err(ModelError::Shape {
                 name: name.to_owned(),
@@ -224,12 +223,12 @@ fn layer(loader: &mut Loader<'_>, a: &Architecture, index: usize) -> Result<Laye
     let mut qkv_bias = None;
     for (part, len, offset) in [("attn_q.bias", q, 0), ("attn_k.bias", kv, q), ("attn_v.bias", kv, q + kv)] {
         if let Some(bias) = loader.optional_vector(&name(part), len)? {
-            qkv_bias.get_or_insert_with(|| vec![0.0; q + 2 * kv])[offset..offset + len].copy_from_slice(&bias);
+            qkv_bias.get_or_insert_with(|| vec![0.0; q + 2 * kv])[offset..offset + len]
+                .copy_from_slice(&bias);
         }
     }
-    let mut norm = |part: &str, len: usize, wanted: bool| {
-        wanted.then(|| loader.vector(&weight(part), len)).transpose()
-    };
+    let mut norm =
+        |part: &str, len: usize, wanted: bool| wanted.then(|| loader.vector(&weight(part), len)).transpose();
     let q_norm = norm("attn_q_norm", a.head_dim, a.qk_norm)?;
     let k_norm = norm("attn_k_norm", a.head_dim, a.qk_norm)?;
     let post_attention_norm = norm("post_attention_norm", a.dim, a.post_norms)?;

@@ -97,7 +97,12 @@ impl Bpe {
         self.byte_encoded
     }
 
-    pub(super) fn encode(&self, v: &Vocabulary, text: &str, out: &mut Vec<u32>) -> Result<(), TokenizerError> {
+    pub(super) fn encode(
+        &self,
+        v: &Vocabulary,
+        text: &str,
+        out: &mut Vec<u32>,
+    ) -> Result<(), TokenizerError> {
         let escaped;
         let text = if self.byte_encoded {
             text
@@ -138,7 +143,8 @@ impl Bpe {
             let end = start + c.len_utf8();
             (start, end, number(&letters[start..end]))
         });
-        let pair = |a: u32, b: u32| if a == NONE || b == NONE { None } else { self.merges.get(&(a, b)).copied() };
+        let pair =
+            |a: u32, b: u32| if a == NONE || b == NONE { None } else { self.merges.get(&(a, b)).copied() };
         for symbol in merge(symbols, |a, b| pair(a.id, b.id)) {
             if (symbol.id as usize) < v.len() {
                 out.push(symbol.id);
@@ -193,9 +199,20 @@ mod tests {
 
     #[test]
     fn every_pattern_compiles() {
-        for pre in ["", "llama-bpe", "qwen2", "qwen35", "tekken", "gpt-4o", "deepseek-llm", "deepseek-coder",
-            "deepseek-v3", "falcon", "smollm", "gpt-2"]
-        {
+        for pre in [
+            "",
+            "llama-bpe",
+            "qwen2",
+            "qwen35",
+            "tekken",
+            "gpt-4o",
+            "deepseek-llm",
+            "deepseek-coder",
+            "deepseek-v3",
+            "falcon",
+            "smollm",
+            "gpt-2",
+        ] {
             for pattern in patterns(pre) {
                 Regex::new(pattern).unwrap();
             }

@@ -12,7 +12,11 @@ pub(super) fn token_bytes(tokenizer: &Tokenizer, token: u32, special: bool) -> V
     let text = v.text(token);
     match v.kind(token) {
         TokenKind::Control | TokenKind::Unknown | TokenKind::Unused => {
-            if special { text.as_bytes().to_vec() } else { Vec::new() }
+            if special {
+                text.as_bytes().to_vec()
+            } else {
+                Vec::new()
+            }
         }
         TokenKind::Byte => byte_of(text).map_or_else(|| text.as_bytes().to_vec(), |byte| vec![byte]),
         TokenKind::UserDefined if tokenizer.byte_encoded() => text.as_bytes().to_vec(),

@@ -9,8 +9,8 @@ mod bpe;
 mod detokenize;
 mod merge;
 mod patterns;
-mod special;
 mod sentencepiece;
+mod special;
 mod vocabulary;
 mod wordpiece;
 

@@ -1,8 +1,7 @@
 //! How each family cuts text into words before merging. The patterns are those of the models' own tokenizers.
 
 /// GPT-2's.
-const GPT_2: &str =
-    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)";
+const GPT_2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)";
 /// Llama 3's: numbers by three digits.
 const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// Qwen 2's: numbers by single digits.
@@ -25,8 +24,8 @@ pub(super) fn patterns(pre: &str) -> Vec<&'static str> {
     match pre {
         "llama3" | "llama-v3" | "llama-bpe" | "falcon3" | "falcon-h1" | "pixtral" | "midm-2.0" | "lfm2"
         | "dbrx" | "smaug-bpe" | "chatglm-bpe" | "glm4" | "glm5" => vec![LLAMA_3],
-        "qwen2" | "deepseek-r1-qwen" | "kormo" | "f2llmv2" | "stablelm2" | "hunyuan" | "solar-open" | "grok-2"
-        | "megrez" => vec![QWEN_2],
+        "qwen2" | "deepseek-r1-qwen" | "kormo" | "f2llmv2" | "stablelm2" | "hunyuan" | "solar-open"
+        | "grok-2" | "megrez" => vec![QWEN_2],
         "qwen35" => vec![QWEN_35],
         "tekken" => vec![TEKKEN],
         "gpt-4o" | "llama4" | "kanana2" | "minimax-m2" => vec![GPT_4O],
@@ -40,8 +39,8 @@ pub(super) fn patterns(pre: &str) -> Vec<&'static str> {
             vec![r"\p{N}", GPT_2]
         }
         "gpt-2" | "phi-2" | "jina-es" | "jina-de" | "gigachat" | "jina-v2-es" | "jina-v2-de" | "a.x-4.0"
-        | "mellum" | "modern-bert" | "mpt" | "olmo" | "jais" | "trillion" | "granite-docling" | "jina-v1-en"
-        | "jina-v2-code" | "roberta-bpe" | "exaone4" => vec![GPT_2],
+        | "mellum" | "modern-bert" | "mpt" | "olmo" | "jais" | "trillion" | "granite-docling"
+        | "jina-v1-en" | "jina-v2-code" | "roberta-bpe" | "exaone4" => vec![GPT_2],
         _ => vec![r"[\p{P}\$\+<=>\^~\|]+", GPT_2, r"\p{N}+", "[0-9][0-9][0-9]"],
     }
 }
@@ -50,6 +49,14 @@ pub(super) fn patterns(pre: &str) -> Vec<&'static str> {
 pub(super) fn whole_words(pre: &str) -> bool {
     matches!(
         pre,
-        "llama3" | "llama-v3" | "llama-bpe" | "falcon3" | "falcon-h1" | "pixtral" | "midm-2.0" | "lfm2" | "tekken"
+        "llama3"
+            | "llama-v3"
+            | "llama-bpe"
+            | "falcon3"
+            | "falcon-h1"
+            | "pixtral"
+            | "midm-2.0"
+            | "lfm2"
+            | "tekken"
     )
 }

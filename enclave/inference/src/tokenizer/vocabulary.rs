@@ -65,7 +65,8 @@ impl Vocabulary {
             6 => TokenKind::Byte,
             _ => TokenKind::Normal,
         };
-        let kinds = kinds.map_or_else(|| vec![TokenKind::Normal; len], |kinds| kinds.iter().map(kind).collect());
+        let kinds =
+            kinds.map_or_else(|| vec![TokenKind::Normal; len], |kinds| kinds.iter().map(kind).collect());
         #[expect(clippy::cast_possible_truncation, reason = "scores were f32 in the file")]
         let scores = numbers("tokenizer.ggml.scores")?
             .map_or_else(|| vec![0.0; len], |scores| scores.iter().map(|score| *score as f32).collect());
@@ -117,9 +118,11 @@ impl Vocabulary {
         let mut end: Vec<u32> = vocabulary.eos.into_iter().collect();
         end.extend(special("tokenizer.ggml.eot_token_id")?);
         let usual = ["<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "<|eom_id|>"];
-        end.extend(usual.iter().filter_map(|text| {
-            vocabulary.id(text).filter(|id| vocabulary.kind(*id) == TokenKind::Control)
-        }));
+        end.extend(
+            usual.iter().filter_map(|text| {
+                vocabulary.id(text).filter(|id| vocabulary.kind(*id) == TokenKind::Control)
+            }),
+        );
         end.sort_unstable();
         end.dedup();
         vocabulary.end_of_turn = end;

@@ -25,7 +25,8 @@ impl WordPiece {
 
     pub(super) fn encode(&self, v: &Vocabulary, text: &str, out: &mut Vec<u32>) {
         for word in words(text) {
-            if word.chars().count() > MAX_WORD_CHARS || !self.word(v, &format!("{ESCAPED_SPACE}{word}"), out) {
+            if word.chars().count() > MAX_WORD_CHARS || !self.word(v, &format!("{ESCAPED_SPACE}{word}"), out)
+            {
                 out.extend(v.unknown);
             }
         }

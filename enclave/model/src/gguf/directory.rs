@@ -103,8 +103,7 @@ pub(super) fn place<'data>(
     let mut end = header_len;
     for tensor in &mut tensors {
         tensor.start = tensor.start.checked_add(data).ok_or_else(|| shape(tensor.name, &tensor.dims))?;
-        end =
-            tensor.start.checked_add(tensor.len_bytes).ok_or_else(|| shape(tensor.name, &tensor.dims))?;
+        end = tensor.start.checked_add(tensor.len_bytes).ok_or_else(|| shape(tensor.name, &tensor.dims))?;
         if end > file_len {
             return Err(GgufError::Short { name: tensor.name.to_owned(), end, file_len });
         }

@@ -35,7 +35,9 @@ pub enum GgufError {
     #[error("`general.alignment` is no power of two from 8 to 65536")]
     Alignment,
     /// A tensor type this reader does not know.
-    #[error("tensor `{name}` has type {got}, which is not read here; quantise the model as Q4_K_M, Q8_0 or F16")]
+    #[error(
+        "tensor `{name}` has type {got}, which is not read here; quantise the model as Q4_K_M, Q8_0 or F16"
+    )]
     TensorType {
         /// Its name.
         name: String,

@@ -37,8 +37,10 @@ fn what_is_written_is_read() {
     assert_eq!(tokens.numbers(), None);
     let types = gguf.array("tokenizer.ggml.token_type").unwrap().unwrap();
     assert_eq!(types.numbers().unwrap(), [1.0, 3.0, -1.0]);
-    assert_eq!(gguf.integer("general.architecture").unwrap_err().to_string(),
-        "metadata key `general.architecture` is not a non-negative integer");
+    assert_eq!(
+        gguf.integer("general.architecture").unwrap_err().to_string(),
+        "metadata key `general.architecture` is not a non-negative integer"
+    );
     assert_eq!(gguf.integer("absent"), Ok(None));
     let two = gguf.tensor("two").unwrap();
     assert_eq!((two.columns(), two.rows(), two.len_bytes), (64, 2, 72));
@@ -124,7 +126,10 @@ fn attacks_on_counts_and_lengths() {
         assert_eq!(error, if readable { GgufError::Truncated } else { GgufError::ValueType(kind) });
     }
     assert_eq!(refused(&raw(3, 0, 1, &key("k", 7, &[2]))), GgufError::Flag(2));
-    assert_eq!(refused(&raw(3, 0, 1, &key("k", 8, &[1, 0, 0, 0, 0, 0, 0, 0, 0xff]))), GgufError::Utf8 { at: 45 });
+    assert_eq!(
+        refused(&raw(3, 0, 1, &key("k", 8, &[1, 0, 0, 0, 0, 0, 0, 0, 0xff]))),
+        GgufError::Utf8 { at: 45 }
+    );
     let twice = [key("k", 7, &[1]), key("k", 7, &[1])].concat();
     assert_eq!(refused(&raw(3, 0, 2, &twice)), GgufError::DuplicateKey("k".into()));
 }

@@ -38,7 +38,8 @@ pub(crate) fn logits(run: &Run, tokens: &[u32], greedy: usize) -> Result<Value, 
 }
 
 pub(crate) fn tokenize(model: &Path, text_file: &Path, special: bool) -> Result<Value, AnyError> {
-    let text = std::fs::read_to_string(text_file).map_err(|error| format!("{}: {error}", text_file.display()))?;
+    let text =
+        std::fs::read_to_string(text_file).map_err(|error| format!("{}: {error}", text_file.display()))?;
     let tokenizer = file::with_directory(model, |gguf, _| Ok(Tokenizer::from_gguf(gguf)?))?;
     let options = Encode { add_special: special, parse_special: special };
     Ok(json!(tokenizer.encode(&text, options)?))

@@ -15,7 +15,8 @@ struct Tokens {
 
 impl Tokens {
     fn next(&mut self) -> u32 {
-        self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.state =
+            self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         u32::try_from((self.state >> 33) % self.vocab_size).unwrap_or(0)
     }
 
@@ -32,17 +33,45 @@ fn peak_rss_bytes() -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
-#[expect(clippy::cast_precision_loss, reason = "token counts")]
-fn rate(tokens: usize, since: Instant) -> f64 {
-    tokens as f64 / since.elapsed().as_secs_f64()
+/// CPU time of all threads so far, seconds; tells engines apart on a machine that others use too.
+fn cpu_s() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // Behind the name in parentheses: utime and stime are the 12th and 13th field, in hundredths of a second.
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
-fn prompt(model: &Model, cache: &mut KvCache, tokens: &[u32]) -> Result<f64, AnyError> {
+/// Tokens a second of wall time and of CPU time.
+#[derive(Clone, Copy)]
+struct Rate {
+    wall: f64,
+    cpu: f64,
+}
+
+/// A running measurement.
+struct Watch {
+    start: Instant,
+    cpu_s: f64,
+}
+
+impl Watch {
+    fn start() -> Self {
+        Self { start: Instant::now(), cpu_s: cpu_s() }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "token counts")]
+    fn rate(&self, tokens: usize) -> Rate {
+        let (wall, cpu) = (self.start.elapsed().as_secs_f64(), cpu_s() - self.cpu_s);
+        Rate { wall: tokens as f64 / wall, cpu: tokens as f64 / cpu.max(0.01) }
+    }
+}
+
+fn prompt(model: &Model, cache: &mut KvCache, tokens: &[u32]) -> Result<Rate, AnyError> {
     let mut sequence = Sequence::default();
-    let start = Instant::now();
+    let watch = Watch::start();
     let step = Step { sequence: &mut sequence, tokens, wanted: Wanted::Last };
     model.forward(cache, &mut [step])?;
-    let rate = rate(tokens.len(), start);
+    let rate = watch.rate(tokens.len());
     cache.release(sequence);
     Ok(rate)
 }
@@ -53,9 +82,9 @@ fn generate(
     tokens: &mut Tokens,
     n: usize,
     n_sequences: usize,
-) -> Result<f64, AnyError> {
+) -> Result<Rate, AnyError> {
     let mut sequences: Vec<Sequence> = (0..n_sequences).map(|_| Sequence::default()).collect();
-    let start = Instant::now();
+    let watch = Watch::start();
     for _ in 0..n {
         let next = tokens.take(n_sequences);
         let mut steps: Vec<Step<'_>> = sequences
@@ -65,7 +94,7 @@ fn generate(
             .collect();
         model.forward(cache, &mut steps)?;
     }
-    let rate = rate(n * n_sequences, start);
+    let rate = watch.rate(n * n_sequences);
     sequences.into_iter().for_each(|sequence| cache.release(sequence));
     Ok(rate)
 }
@@ -104,14 +133,15 @@ pub(crate) fn speed(
             }
         }
         #[expect(clippy::cast_precision_loss, reason = "repetitions")]
-        let average = samples.iter().sum::<f64>() / samples.len() as f64;
+        let average = samples.iter().map(|rate: &Rate| rate.wall).sum::<f64>() / samples.len() as f64;
         answers.push(json!({
             "n_prompt": n_prompt,
             "n_gen": n_gen,
             "n_sequences": if n_gen == 0 { 1 } else { n_sequences },
             "n_threads": run.threads,
             "avg_ts": average,
-            "samples_ts": samples,
+            "samples_ts": samples.iter().map(|rate| rate.wall).collect::<Vec<_>>(),
+            "samples_per_cpu_s": samples.iter().map(|rate| rate.cpu).collect::<Vec<_>>(),
             "load_s": load_s,
             "peak_rss_bytes": peak_rss_bytes(),
             "kernels": model.path().to_string(),
