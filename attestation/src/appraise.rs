@@ -13,63 +13,129 @@ use crate::snp::leaf::hex_string;
 use crate::snp::report::{GuestPolicy, PlatformInfo, Report, SigningKey};
 use crate::snp::tcb::{Product, TcbVersion};
 use crate::snp::tcb_table;
+use crate::tdx;
+use crate::tdx::claims::TdxClaims;
 use crate::verdict::{Reason, Rejected, Step, StepLog};
 use crate::verify::{Authentic, Tcbs};
+use crate::waiver;
 
-/// The claims of an accepted report, every one signed.
+/// The claims of accepted Evidence, every one signed: what all platforms have, and what only one has.
 #[derive(Clone, Debug)]
 pub struct Claims {
-    platform: Platform,
-    report: Report,
-    signing_key: SigningKey,
-    product: Product,
-    tcbs: Tcbs,
-    revocation: Revocation,
+    hardware: Hardware,
     policy_name: &'static str,
     steps: Vec<Step>,
 }
 
+/// The claims of one platform.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Hardware {
+    /// An SEV-SNP report, or a simulated one.
+    Snp(SnpClaims),
+    /// A TDX quote.
+    Tdx(Box<TdxClaims>),
+}
+
 impl Claims {
-    /// Where the report was made.
+    /// Where the Evidence was made.
     #[must_use]
     pub const fn platform(&self) -> Platform {
-        self.platform
+        self.hardware.platform()
     }
 
     /// True if a simulator made it: nothing is confidential, and every screen must say so.
     #[must_use]
     pub fn simulated(&self) -> bool {
-        self.platform == Platform::Simulated
+        self.platform() == Platform::Simulated
     }
 
-    /// MEASUREMENT: what was launched.
+    /// The claims of the platform.
+    #[must_use]
+    pub const fn hardware(&self) -> &Hardware {
+        &self.hardware
+    }
+
+    /// The claims of an SEV-SNP or simulated report.
+    #[must_use]
+    pub const fn snp(&self) -> Option<&SnpClaims> {
+        match &self.hardware {
+            Hardware::Snp(claims) => Some(claims),
+            Hardware::Tdx(_) => None,
+        }
+    }
+
+    /// The claims of a TDX quote.
+    #[must_use]
+    pub fn tdx(&self) -> Option<&TdxClaims> {
+        match &self.hardware {
+            Hardware::Snp(_) => None,
+            Hardware::Tdx(claims) => Some(claims),
+        }
+    }
+
+    /// What was launched: MEASUREMENT, or MRTD.
     #[must_use]
     pub fn measurement(&self) -> [u8; 48] {
-        self.report.measurement()
+        match &self.hardware {
+            Hardware::Snp(claims) => claims.report.measurement(),
+            Hardware::Tdx(claims) => claims.mr_td(),
+        }
     }
 
-    /// HOST_DATA: SHA-256 of the launch document.
+    /// SHA-256 of the launch document: HOST_DATA, or the first 32 bytes of MRCONFIGID.
     #[must_use]
     pub fn host_data(&self) -> [u8; 32] {
-        self.report.host_data()
+        match &self.hardware {
+            Hardware::Snp(claims) => claims.report.host_data(),
+            Hardware::Tdx(claims) => claims.mr_config_id().first_chunk().copied().unwrap_or_default(),
+        }
     }
 
     /// REPORT_DATA: what the guest asked to have signed.
     #[must_use]
     pub fn report_data(&self) -> ReportData {
-        self.report.report_data()
+        self.hardware.report_data()
     }
 
+    /// SHA-256 of CHIP_ID or PPID: names the machine without giving its serial away.
+    #[must_use]
+    pub fn platform_id(&self) -> [u8; 32] {
+        match &self.hardware {
+            Hardware::Snp(claims) => hash(&claims.report.chip_id()),
+            Hardware::Tdx(claims) => claims.platform_id(),
+        }
+    }
+
+    /// Name of the policy that accepted.
+    #[must_use]
+    pub const fn policy_name(&self) -> &'static str {
+        self.policy_name
+    }
+
+    /// Every step of verification and appraisal, in order; none failed, some may be skipped.
+    #[must_use]
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+}
+
+/// The claims of an SEV-SNP report.
+#[derive(Clone, Debug)]
+pub struct SnpClaims {
+    pub(crate) platform: Platform,
+    pub(crate) report: Report,
+    pub(crate) signing_key: SigningKey,
+    pub(crate) product: Product,
+    pub(crate) tcbs: Tcbs,
+    pub(crate) revocation: Revocation,
+}
+
+impl SnpClaims {
     /// CHIP_ID: zero if masked, padded with zeros on Turin.
     #[must_use]
     pub fn chip_id(&self) -> [u8; 64] {
         self.report.chip_id()
-    }
-
-    /// SHA-256 of CHIP_ID: names the machine without giving its serial away.
-    #[must_use]
-    pub fn platform_id(&self) -> [u8; 32] {
-        hash(&self.report.chip_id())
     }
 
     /// The four TCBs.
@@ -173,17 +239,21 @@ impl Claims {
     pub fn mitigation_vectors(&self) -> Option<(u64, u64)> {
         self.report.mitigation_vectors()
     }
+}
 
-    /// Name of the policy that accepted.
-    #[must_use]
-    pub const fn policy_name(&self) -> &'static str {
-        self.policy_name
+impl Hardware {
+    const fn platform(&self) -> Platform {
+        match self {
+            Self::Snp(claims) => claims.platform,
+            Self::Tdx(_) => Platform::Tdx,
+        }
     }
 
-    /// Every step of verification and appraisal, in order; none failed, some may be skipped.
-    #[must_use]
-    pub fn steps(&self) -> &[Step] {
-        &self.steps
+    fn report_data(&self) -> ReportData {
+        match self {
+            Self::Snp(claims) => claims.report.report_data(),
+            Self::Tdx(claims) => claims.quote.td_report().report_data(),
+        }
     }
 }
 
@@ -232,33 +302,22 @@ impl Authentic {
     }
 
     fn appraise_inner(self, policy: &Policy, expected: Option<&ReportData>) -> Result<Claims, Rejected> {
-        let Self { platform, report, signing_key, product, tcbs, revocation, log } = self;
-        let mut appraisal = Appraisal { log, policy, report: &report, product, tcbs: &tcbs };
-        appraisal.platform(platform);
-        appraisal.origin(signing_key, revocation);
-        appraisal.guest();
-        appraisal.platform_info();
-        appraisal.firmware();
-        appraisal.identity();
-        appraisal.report_data(expected);
-        let steps = appraisal.log.finish()?;
-        let policy_name = policy.name();
-        Ok(Claims { platform, report, signing_key, product, tcbs, revocation, policy_name, steps })
+        let Self { hardware, at, mut log } = self;
+        let policy = &waiver::with_advisories(policy, at);
+        appraise_platform(&mut log, policy, hardware.platform());
+        match &hardware {
+            Hardware::Snp(claims) => appraise_snp(&mut log, policy, claims),
+            Hardware::Tdx(claims) => tdx::appraise::appraise(&mut log, policy, claims),
+        }
+        appraise_report_data(&mut log, &hardware.report_data(), expected);
+        waiver::apply(&mut log, &policy.waivers, at);
+        Ok(Claims { hardware, policy_name: policy.name(), steps: log.finish()? })
     }
 }
 
-/// One appraisal: the claims, the policy, and the steps so far.
-struct Appraisal<'a> {
-    log: StepLog,
-    policy: &'a Policy,
-    report: &'a Report,
-    product: Product,
-    tcbs: &'a Tcbs,
-}
-
-impl Appraisal<'_> {
+impl StepLog {
     /// One claim against one rule, with `shown` as the claim's text.
-    fn rule<T: PartialOrd + Debug>(
+    pub(crate) fn rule<T: PartialOrd + Debug>(
         &mut self,
         name: &'static str,
         reason: Reason,
@@ -267,16 +326,16 @@ impl Appraisal<'_> {
         shown: impl Display,
     ) {
         if *rule == Rule::Any {
-            self.log.skip(name, format!("policy takes any; it is {shown}"));
+            self.skip(name, format!("policy takes any; it is {shown}"));
         } else if rule.accepts(claim) {
-            self.log.pass(name, shown.to_string());
+            self.pass(name, shown.to_string());
         } else {
-            self.log.fail(name, reason, format!("it is {shown}, policy wants {}", wanted(rule)));
+            self.fail(name, reason, format!("it is {shown}, policy wants {}", wanted(rule)));
         }
     }
 
     /// One digest against one rule; digests are shown in hex and reference sets by their size.
-    fn digest<const N: usize>(
+    pub(crate) fn digest<const N: usize>(
         &mut self,
         name: &'static str,
         reason: Reason,
@@ -286,29 +345,61 @@ impl Appraisal<'_> {
         let shown = hex_string(claim);
         match rule {
             Rule::OneOf(set) if !set.contains(claim) => {
-                self.log.fail(name, reason, format!("{shown} is none of the {} accepted", set.len()));
+                self.fail(name, reason, format!("{shown} is none of the {} accepted", set.len()));
             }
             _ => self.rule(name, reason, rule, claim, shown),
         }
     }
+}
 
-    fn platform(&mut self, platform: Platform) {
-        let want = self.policy.platform();
-        if platform == want {
-            self.log.pass("policy-platform", format!("{platform}, policy {}", self.policy.name()));
-        } else {
-            let detail = format!("evidence is {platform}, policy {} takes {want} only", self.policy.name());
-            self.log.fail("policy-platform", Reason::Simulated, detail);
+fn appraise_platform(log: &mut StepLog, policy: &Policy, platform: Platform) {
+    if policy.is_for(platform) {
+        log.pass("policy-platform", format!("{platform}, policy {}", policy.name()));
+    } else {
+        let want = if policy.simulated { "simulators" } else { "hardware" };
+        let detail = format!("evidence is {platform}, policy {} takes {want} only", policy.name());
+        log.fail("policy-platform", Reason::Simulated, detail);
+    }
+}
+
+fn appraise_report_data(log: &mut StepLog, got: &ReportData, expected: Option<&ReportData>) {
+    match expected {
+        None => log.skip("report-data", "not compared: freshness is not shown"),
+        Some(want) if want == got => log.pass("report-data", hex_string(got)),
+        Some(want) => {
+            let detail = format!("it is {}, expected {}", hex_string(got), hex_string(want));
+            log.fail("report-data", Reason::ReportData, detail);
         }
     }
+}
 
+fn appraise_snp(log: &mut StepLog, policy: &Policy, claims: &SnpClaims) {
+    let SnpClaims { report, product, tcbs, .. } = claims;
+    let mut appraisal = Appraisal { log, policy, report, product: *product, tcbs };
+    appraisal.origin(claims.signing_key, claims.revocation);
+    appraisal.guest();
+    appraisal.platform_info();
+    appraisal.firmware();
+    appraisal.identity();
+}
+
+/// One appraisal: the claims, the policy, and the steps so far.
+struct Appraisal<'a> {
+    log: &'a mut StepLog,
+    policy: &'a Policy,
+    report: &'a Report,
+    product: Product,
+    tcbs: &'a Tcbs,
+}
+
+impl Appraisal<'_> {
     /// Who signed, and whether that key is still good.
     fn origin(&mut self, signing_key: SigningKey, revocation: Revocation) {
         let (policy, version, product) = (self.policy, self.report.version(), self.product);
-        self.rule("report-version", Reason::Version, &policy.report_version, &version, version);
+        self.log.rule("report-version", Reason::Version, &policy.report_version, &version, version);
         let shown = format!("{signing_key:?}");
-        self.rule("signing-key", Reason::SigningKey, &policy.signing_key, &signing_key, shown);
-        self.rule("product-accepted", Reason::Product, &policy.products, &product, product);
+        self.log.rule("signing-key", Reason::SigningKey, &policy.signing_key, &signing_key, shown);
+        self.log.rule("product-accepted", Reason::Product, &policy.products, &product, product);
         match (policy.revocation, revocation) {
             (_, Revocation::Fresh { next_update }) => {
                 self.log.pass("revocation-fresh", format!("revocation list current until {next_update}"));
@@ -330,11 +421,11 @@ impl Appraisal<'_> {
         let (policy, report) = (self.policy, self.report);
         let (guest, vmpl) = (report.policy(), report.vmpl());
         let shown = if vmpl == u32::MAX { "host-requested".into() } else { format!("VMPL {vmpl}") };
-        self.rule("vmpl", Reason::Vmpl, &policy.vmpl, &vmpl, shown);
+        self.log.rule("vmpl", Reason::Vmpl, &policy.vmpl, &vmpl, shown);
         let debug = guest.bit(GuestPolicy::DEBUG);
-        self.rule("policy-debug", Reason::PolicyDebug, &policy.debug, &debug, debug);
+        self.log.rule("policy-debug", Reason::PolicyDebug, &policy.debug, &debug, debug);
         let migrate = guest.bit(GuestPolicy::MIGRATE_MA);
-        self.rule("policy-migrate", Reason::PolicyMigrate, &policy.migrate, &migrate, migrate);
+        self.log.rule("policy-migrate", Reason::PolicyMigrate, &policy.migrate, &migrate, migrate);
         for bit in &policy.guest_bits {
             self.bit(bit, Reason::PolicyBits, guest.bit(bit.bit));
         }
@@ -346,7 +437,7 @@ impl Appraisal<'_> {
             self.log.fail("policy-abi", Reason::PolicyAbi, shown);
         }
         let svn = report.guest_svn();
-        self.rule("guest-svn", Reason::GuestSvn, &policy.guest_svn, &svn, svn);
+        self.log.rule("guest-svn", Reason::GuestSvn, &policy.guest_svn, &svn, svn);
     }
 
     fn bit(&mut self, bit: &BitRule, reason: Reason, set: bool) {
@@ -355,7 +446,7 @@ impl Appraisal<'_> {
             Some(product) if product != self.product => {
                 self.log.skip(bit.name, format!("asked of {product} only; it is {shown}"));
             }
-            _ => self.rule(bit.name, reason, &bit.rule, &set, shown),
+            _ => self.log.rule(bit.name, reason, &bit.rule, &set, shown),
         }
     }
 
@@ -367,7 +458,7 @@ impl Appraisal<'_> {
         }
         let unknown = info.unknown_bits();
         let rule = &policy.unknown_platform_bits;
-        self.rule("platform-unknown-bits", Reason::PlatformInfo, rule, &unknown, format!("{unknown:#x}"));
+        self.log.rule("platform-unknown-bits", Reason::PlatformInfo, rule, &unknown, format!("{unknown:#x}"));
     }
 
     /// Which firmware ran, and whether it is good enough.
@@ -378,7 +469,7 @@ impl Appraisal<'_> {
             || !tcbs.current.at_least(&tcbs.launch);
         let shown = format!("{provisional}: committed {}, current {}", tcbs.committed, tcbs.current);
         let rule = &policy.provisional_firmware;
-        self.rule("provisional-firmware", Reason::ProvisionalFirmware, rule, &provisional, shown);
+        self.log.rule("provisional-firmware", Reason::ProvisionalFirmware, rule, &provisional, shown);
         match &policy.min_tcb {
             None => self.log.skip("tcb-minimum", "policy names no minimum"),
             Some(floor) => self.floor("tcb-minimum", &floor.to_string(), |tcb| floor.is_met_by(tcb)),
@@ -439,29 +530,17 @@ impl Appraisal<'_> {
     /// What was launched, where and by whom.
     fn identity(&mut self) {
         let (policy, report) = (self.policy, self.report);
-        self.digest("measurement", Reason::Measurement, &policy.measurement, &report.measurement());
-        self.digest("host-data", Reason::HostData, &policy.host_data, &report.host_data());
+        self.log.digest("measurement", Reason::Measurement, &policy.measurement, &report.measurement());
+        self.log.digest("host-data", Reason::HostData, &policy.host_data, &report.host_data());
         let chip_id = report.chip_id();
         if policy.chip != Rule::Any && chip_id == [0; 64] {
             self.log.fail("chip-allowlist", Reason::ChipAllowlist, "CHIP_ID is masked");
         } else {
-            self.digest("chip-allowlist", Reason::ChipAllowlist, &policy.chip, &hash(&chip_id));
+            self.log.digest("chip-allowlist", Reason::ChipAllowlist, &policy.chip, &hash(&chip_id));
         }
-        self.digest("id-key", Reason::IdKey, &policy.id_key_digest, &report.id_key_digest());
+        self.log.digest("id-key", Reason::IdKey, &policy.id_key_digest, &report.id_key_digest());
         let author = if report.author_key_en() { report.author_key_digest() } else { [0; 48] };
-        self.digest("author-key", Reason::IdKey, &policy.author_key_digest, &author);
-    }
-
-    fn report_data(&mut self, expected: Option<&ReportData>) {
-        let got = self.report.report_data();
-        match expected {
-            None => self.log.skip("report-data", "not compared: freshness is not shown"),
-            Some(want) if *want == got => self.log.pass("report-data", hex_string(&got)),
-            Some(want) => {
-                let detail = format!("it is {}, expected {}", hex_string(&got), hex_string(want));
-                self.log.fail("report-data", Reason::ReportData, detail);
-            }
-        }
+        self.log.digest("author-key", Reason::IdKey, &policy.author_key_digest, &author);
     }
 }
 

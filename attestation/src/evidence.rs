@@ -1,18 +1,23 @@
 //! Evidence: what an Attester hands out, and the Endorsements that may come from elsewhere.
 //!
-//! On the wire Evidence is the deterministic CBOR array `[1, platform, report, certificate table]`. Decoding shows
-//! that it is well formed and nothing else; [`Evidence::verify`](crate::verify) is the next step and the only one.
+//! On the wire Evidence is the deterministic CBOR array `[1, platform, report, certificate table]`, for TDX
+//! `[1, 2, quote, collateral]`. Decoding shows that it is well formed and nothing else; [`Evidence::verify`](crate::verify) is the next step and the only one.
 
 use crate::snp::cert_table::{CertificateTable, MAX_TABLE_LEN_BYTES};
 use crate::snp::hcl;
 use crate::snp::report::{REPORT_LEN_BYTES, Report};
+use crate::tdx::collateral::{Collateral, MAX_COLLATERAL_LEN_BYTES};
+use crate::tdx::quote::{MAX_QUOTE_LEN_BYTES, Quote, looks_like_quote};
 use crate::verdict::{Finding, Reason, Rejected, StepLog};
 use crate::wire::{self, Blob};
 
 /// Version of the Evidence encoding.
 const EVIDENCE_VERSION: u8 = 1;
-/// Report and table with their CBOR heads.
-pub const MAX_EVIDENCE_LEN_BYTES: usize = MAX_TABLE_LEN_BYTES + REPORT_LEN_BYTES + 16;
+/// The larger of report with table and quote with collateral, and their CBOR heads.
+pub const MAX_EVIDENCE_LEN_BYTES: usize = {
+    let (snp, tdx) = (MAX_TABLE_LEN_BYTES + REPORT_LEN_BYTES, MAX_COLLATERAL_LEN_BYTES + MAX_QUOTE_LEN_BYTES);
+    (if snp > tdx { snp } else { tdx }) + 16
+};
 
 /// What every screen, log line and response header of a simulated session says, and the organisation name in
 /// every certificate of a simulator.
@@ -24,7 +29,7 @@ pub const SIMULATED_NOTICE: &str = "SIMULATED, NOT CONFIDENTIAL";
 pub enum Platform {
     /// AMD SEV-SNP.
     SevSnp,
-    /// Intel TDX: named on the wire, not verified yet.
+    /// Intel TDX.
     Tdx,
     /// A secure processor in software. It protects nothing.
     Simulated,
@@ -69,9 +74,16 @@ impl core::fmt::Display for Platform {
 #[derive(Debug)]
 #[must_use = "evidence proves nothing until it is verified and appraised"]
 pub struct Evidence {
-    platform: Platform,
-    pub(crate) report: Report,
-    table: Vec<u8>,
+    pub(crate) body: Body,
+}
+
+/// What Evidence is made of.
+#[derive(Debug)]
+pub(crate) enum Body {
+    /// An SEV-SNP report, of hardware or of a simulator, and the certificate table beside it.
+    Snp { simulated: bool, report: Report, table: Vec<u8> },
+    /// A TDX quote, and the collateral beside it, if any.
+    Tdx { quote: Box<Quote>, collateral: Option<Box<Collateral>> },
 }
 
 impl Evidence {
@@ -93,18 +105,45 @@ impl Evidence {
             return Err(Finding::new(Reason::Encoding, format!("evidence version {version} is unknown")));
         }
         match Platform::from_code(code) {
+            Some(Platform::SevSnp) => Self::from_parts(false, &report, &table),
+            Some(Platform::Simulated) => Self::from_parts(true, &report, &table),
             Some(Platform::Tdx) => {
-                Err(Finding::new(Reason::ForeignTee, "Intel TDX evidence is not verified by this release"))
+                let evidence = Self::tdx_inner(&report, &table)?;
+                if evidence.report_bytes().len() != report.len() {
+                    return Err(Finding::new(Reason::Encoding, "a quote travels without padding"));
+                }
+                Ok(evidence)
             }
-            Some(platform) => Self::from_parts(platform, &report, &table),
             None => Err(Finding::new(Reason::ForeignTee, format!("platform {code} is unknown"))),
         }
     }
 
-    fn from_parts(platform: Platform, report: &[u8], table: &[u8]) -> Result<Self, Finding> {
+    fn from_parts(simulated: bool, report: &[u8], table: &[u8]) -> Result<Self, Finding> {
         let report = Report::parse(report)?;
         CertificateTable::parse(table)?;
-        Ok(Self { platform, report, table: table.to_vec() })
+        Ok(Self { body: Body::Snp { simulated, report, table: table.to_vec() } })
+    }
+
+    fn tdx_inner(quote: &[u8], collateral: &[u8]) -> Result<Self, Finding> {
+        let quote = Box::new(Quote::parse(quote)?);
+        let collateral =
+            if collateral.is_empty() { None } else { Some(Box::new(Collateral::decode_inner(collateral)?)) };
+        Ok(Self { body: Body::Tdx { quote, collateral } })
+    }
+
+    /// TDX Evidence from a quote, as a quoting stack pads it with zeros or not, and collateral in its wire form that may
+    /// be empty.
+    ///
+    /// # Errors
+    /// As [`Evidence::decode`], and `foreign-tee` for a quote of Intel SGX.
+    pub fn tdx_from_parts(quote: &[u8], collateral: &[u8]) -> Result<Self, Rejected> {
+        Self::tdx_inner(quote, collateral).map_err(|finding| StepLog::refusal("format", finding))
+    }
+
+    /// True if `bytes` begin as quotes of Intel do: an SEV-SNP report never does.
+    #[must_use]
+    pub fn looks_like_quote(bytes: &[u8]) -> bool {
+        looks_like_quote(bytes)
     }
 
     /// SEV-SNP Evidence from a bare report (1184 bytes, or an Azure HCL blob around one) and a certificate table
@@ -115,7 +154,7 @@ impl Evidence {
     pub fn snp_from_parts(report: &[u8], certificate_table: &[u8]) -> Result<Self, Rejected> {
         let report = if hcl::is_hcl(report) { hcl::report_in_hcl(report) } else { Ok(report) };
         report
-            .and_then(|report| Self::from_parts(Platform::SevSnp, report, certificate_table))
+            .and_then(|report| Self::from_parts(false, report, certificate_table))
             .map_err(|finding| StepLog::refusal("format", finding))
     }
 
@@ -124,31 +163,38 @@ impl Evidence {
     /// # Errors
     /// As [`Evidence::decode`].
     pub fn simulated_from_parts(report: &[u8], certificate_table: &[u8]) -> Result<Self, Rejected> {
-        Self::from_parts(Platform::Simulated, report, certificate_table)
+        Self::from_parts(true, report, certificate_table)
             .map_err(|finding| StepLog::refusal("format", finding))
     }
 
     /// The wire form; [`Evidence::decode`] takes exactly these bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let report = Blob::from(self.report.bytes().to_vec());
-        wire::encode(&(EVIDENCE_VERSION, self.platform.code(), report, Blob::from(self.table.clone())))
+        let endorsements = match &self.body {
+            Body::Snp { table, .. } => table.clone(),
+            Body::Tdx { collateral, .. } => collateral.as_ref().map_or(Vec::new(), |it| it.encode()),
+        };
+        let report = Blob::from(self.report_bytes().to_vec());
+        wire::encode(&(EVIDENCE_VERSION, self.platform().code(), report, Blob::from(endorsements)))
     }
 
     /// Where it says it was made. Not verified.
     #[must_use]
     pub const fn platform(&self) -> Platform {
-        self.platform
+        match &self.body {
+            Body::Snp { simulated: false, .. } => Platform::SevSnp,
+            Body::Snp { simulated: true, .. } => Platform::Simulated,
+            Body::Tdx { .. } => Platform::Tdx,
+        }
     }
 
-    /// The report, 1184 bytes. Not verified.
+    /// The report, 1184 bytes, or the quote without padding. Not verified.
     #[must_use]
     pub fn report_bytes(&self) -> &[u8] {
-        self.report.bytes()
-    }
-
-    pub(crate) fn certificate_table(&self) -> Result<CertificateTable<'_>, Finding> {
-        CertificateTable::parse(&self.table)
+        match &self.body {
+            Body::Snp { report, .. } => report.bytes(),
+            Body::Tdx { quote, .. } => quote.bytes(),
+        }
     }
 }
 
@@ -173,8 +219,10 @@ pub struct Endorsements {
     pub asvk: Option<Vec<u8>>,
     /// Root; must be a trust anchor, and is never used as one.
     pub ark: Option<Vec<u8>>,
-    /// Revocation lists; lists of other roots are passed over.
+    /// Revocation lists of AMD; lists of other roots are passed over.
     pub crls: Vec<Vec<u8>>,
+    /// What a TDX quote is judged by.
+    pub tdx_collateral: Option<Collateral>,
 }
 
 #[cfg(test)]
@@ -204,9 +252,7 @@ mod tests {
         let encode =
             |version: u8, platform: u8| wire::encode(&(version, platform, Blob::from(report()), Blob::new()));
         let refusal = |bytes: &[u8]| Evidence::decode(bytes).unwrap_err();
-        let tdx = refusal(&encode(1, 2));
-        assert_eq!(tdx.reason, Reason::ForeignTee);
-        assert!(tdx.to_string().contains("TDX"));
+        assert_eq!(refusal(&encode(1, 2)).reason, Reason::ForeignTee, "no quote but a report of version 3");
         assert_eq!(refusal(&encode(1, 3)).reason, Reason::ForeignTee);
         assert_eq!(refusal(&encode(2, 1)).reason, Reason::Encoding);
         let mut trailing = encode(1, 1);

@@ -8,6 +8,9 @@ use crate::evidence::Platform;
 use crate::snp::report::{GuestPolicy, PlatformInfo, SigningKey};
 use crate::snp::tcb::{Product, TcbFloor};
 use crate::snp::tcb_table;
+use crate::tdx::policy::{TdxPolicy, TdxReferences};
+use crate::tdx::tcb::AdvisoryId;
+use crate::waiver::Waiver;
 
 /// What one claim must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +78,7 @@ enum Level {
 #[derive(Clone, Debug)]
 pub struct Policy {
     pub(crate) name: &'static str,
-    pub(crate) platform: Platform,
+    pub(crate) simulated: bool,
     pub(crate) report_version: Rule<u32>,
     pub(crate) signing_key: Rule<SigningKey>,
     pub(crate) products: Rule<Product>,
@@ -95,6 +98,8 @@ pub struct Policy {
     pub(crate) chip: Rule<[u8; 32]>,
     pub(crate) id_key_digest: Rule<[u8; 48]>,
     pub(crate) author_key_digest: Rule<[u8; 48]>,
+    pub(crate) tdx: TdxPolicy,
+    pub(crate) waivers: Vec<Waiver>,
 }
 
 impl Policy {
@@ -128,6 +133,7 @@ impl Policy {
         policy.measurement = Rule::Any;
         policy.host_data = Rule::Any;
         policy.chip = Rule::Any;
+        policy.tdx = TdxPolicy::vendor();
         policy
     }
 
@@ -139,7 +145,7 @@ impl Policy {
         host_data: impl IntoIterator<Item = [u8; 32]>,
     ) -> Self {
         let mut policy = Self::production("dangerous-simulated", Level::Standard);
-        policy.platform = Platform::Simulated;
+        policy.simulated = true;
         policy.revocation = RevocationRule::WhereSupplied;
         policy.chip = Rule::Any;
         policy.measurements(measurements).host_data(host_data)
@@ -148,7 +154,7 @@ impl Policy {
     fn production(name: &'static str, level: Level) -> Self {
         Self {
             name,
-            platform: Platform::SevSnp,
+            simulated: false,
             report_version: Rule::AtLeast(if level == Level::Strict { 5 } else { 3 }),
             signing_key: Rule::Exactly(SigningKey::Vcek),
             products: Rule::OneOf(tcb_table::ACCEPTED_PRODUCTS.to_vec()),
@@ -168,6 +174,8 @@ impl Policy {
             chip: Rule::OneOf(Vec::new()),
             id_key_digest: Rule::Any,
             author_key_digest: Rule::Any,
+            tdx: TdxPolicy::production(level == Level::Strict),
+            waivers: Vec::new(),
         }
     }
 
@@ -177,27 +185,82 @@ impl Policy {
         self.name
     }
 
-    /// The platform this policy is for; Evidence of any other is refused.
+    /// True if this policy appraises Evidence of `platform`: hardware of either vendor, or a simulator and nothing else.
     #[must_use]
-    pub const fn platform(&self) -> Platform {
-        self.platform
+    pub fn is_for(&self, platform: Platform) -> bool {
+        self.simulated == (platform == Platform::Simulated)
     }
 
-    /// Accepts these launch measurements and no others; none at all accepts nothing.
+    /// Accepts these launch measurements (SNP MEASUREMENT, TDX MRTD) and no others; none at all accepts nothing.
     #[must_use]
     pub fn measurements(mut self, measurements: impl IntoIterator<Item = [u8; 48]>) -> Self {
         self.measurement = Rule::OneOf(measurements.into_iter().collect());
         self
     }
 
-    /// Accepts these HOST_DATA values (hashes of launch documents) and no others.
+    /// Accepts these launch documents (SHA-256: HOST_DATA, or MRCONFIGID with zeros after it) and no others.
     #[must_use]
     pub fn host_data(mut self, host_data: impl IntoIterator<Item = [u8; 32]>) -> Self {
-        self.host_data = Rule::OneOf(host_data.into_iter().collect());
+        let hashes: Vec<[u8; 32]> = host_data.into_iter().collect();
+        self.tdx.mr_config_id = Rule::OneOf(hashes.iter().map(mr_config_id).collect());
+        self.host_data = Rule::OneOf(hashes);
         self
     }
 
-    /// Accepts these chips, by platform id (SHA-256 of CHIP_ID), and no others.
+    /// Accepts TDs with these reference values and no others.
+    #[must_use]
+    pub fn tdx_references(mut self, references: TdxReferences) -> Self {
+        self.tdx = self.tdx.with_references(references);
+        self
+    }
+
+    /// Accepts TDs with these MRCONFIGID values and no others, in place of those that
+    /// [`host_data`](Self::host_data) set.
+    #[must_use]
+    pub fn tdx_mr_config_ids(mut self, ids: impl IntoIterator<Item = [u8; 48]>) -> Self {
+        self.tdx.mr_config_id = Rule::OneOf(ids.into_iter().collect());
+        self
+    }
+
+    /// Accepts TDs of these owners (MROWNER) with this configuration (MROWNERCONFIG), and no others.
+    #[must_use]
+    pub fn tdx_owners(
+        mut self,
+        owners: impl IntoIterator<Item = [u8; 48]>,
+        configurations: impl IntoIterator<Item = [u8; 48]>,
+    ) -> Self {
+        self.tdx.mr_owner = Rule::OneOf(owners.into_iter().collect());
+        self.tdx.mr_owner_config = Rule::OneOf(configurations.into_iter().collect());
+        self
+    }
+
+    /// Asks for Intel documents of at least this tcbEvaluationDataNumber; never lowers what the policy asks for. The
+    /// caller keeps the highest it ever saw, so that an older document does not come back.
+    #[must_use]
+    pub fn min_tdx_evaluation_number(mut self, floor: u32) -> Self {
+        self.tdx.evaluation_number = match self.tdx.evaluation_number {
+            Rule::AtLeast(other) => Rule::AtLeast(other.max(floor)),
+            _ => Rule::AtLeast(floor),
+        };
+        self
+    }
+
+    /// Sets single rules aside, each until its day; every verdict lists them.
+    #[must_use]
+    pub fn waivers(mut self, waivers: impl IntoIterator<Item = Waiver>) -> Self {
+        self.waivers = waivers.into_iter().collect();
+        self
+    }
+
+    /// Excuses a TDX status other than `UpToDate` if all of its advisories are named here. What falls with it: the holes
+    /// that these advisories describe are open.
+    #[must_use]
+    pub fn tdx_advisory_waivers(mut self, advisories: impl IntoIterator<Item = AdvisoryId>) -> Self {
+        self.tdx.tdx_advisory_waivers = advisories.into_iter().collect();
+        self
+    }
+
+    /// Accepts these machines, by platform id (SHA-256 of CHIP_ID or PPID), and no others.
     #[must_use]
     pub fn chip_allowlist(mut self, platform_ids: impl IntoIterator<Item = [u8; 32]>) -> Self {
         self.chip = Rule::OneOf(platform_ids.into_iter().collect());
@@ -257,6 +320,7 @@ impl Policy {
     #[must_use]
     pub fn dangerous_any_host_data(mut self) -> Self {
         self.host_data = Rule::Any;
+        self.tdx.mr_config_id = Rule::Any;
         self
     }
 
@@ -279,8 +343,17 @@ impl Policy {
     #[must_use]
     pub fn dangerous_allow_debug(mut self) -> Self {
         self.debug = Rule::Any;
+        self.tdx.debug = Rule::Any;
         self
     }
+}
+
+/// MRCONFIGID of a TD that is launched for a document with this SHA-256.
+fn mr_config_id(hash: &[u8; 32]) -> [u8; 48] {
+    let mut id = [0; 48];
+    let (head, _) = id.split_at_mut(hash.len());
+    head.copy_from_slice(hash);
+    id
 }
 
 /// Guest policy bits other than debug and migration.
@@ -345,9 +418,47 @@ mod tests {
     #[test]
     fn only_one_policy_is_for_simulators() {
         for policy in [Policy::strict(), Policy::standard(), Policy::vendor()] {
-            assert_eq!(policy.platform(), Platform::SevSnp, "{}", policy.name());
+            let accepted = [Platform::SevSnp, Platform::Tdx, Platform::Simulated].map(|p| policy.is_for(p));
+            assert_eq!(accepted, [true, true, false], "{}", policy.name());
         }
-        assert_eq!(Policy::dangerous_simulated([], []).platform(), Platform::Simulated);
+        let simulated = Policy::dangerous_simulated([], []);
+        let accepted = [Platform::SevSnp, Platform::Tdx, Platform::Simulated].map(|p| simulated.is_for(p));
+        assert_eq!(accepted, [false, false, true]);
+    }
+
+    /// Section 10 of the specification, bit by bit: `1` must be set, `0` must be clear, `.` is not compared.
+    #[test]
+    fn the_bits_are_those_of_the_specification() {
+        let rule = |bit: &BitRule| match bit.rule {
+            Rule::Exactly(true) => '1',
+            Rule::Exactly(false) => '0',
+            _ => '.',
+        };
+        let bits = |policy: &Policy| -> (String, String) {
+            (policy.guest_bits.iter().map(rule).collect(), policy.platform_bits.iter().map(rule).collect())
+        };
+        // Guest: SMT, single socket, CXL, AES-256, RAPL off, ciphertext hiding, no page swap.
+        // Platform: SMT, TSME, ECC, RAPL off, ciphertext hiding, alias check, IOMMU write-safe, TIO.
+        for (policy, guest, platform) in [
+            (Policy::strict(), "0.0.111", "0.111110"),
+            (Policy::standard(), "..0....", "..1..110"),
+            (Policy::vendor(), ".......", "........"),
+            (Policy::dangerous_simulated([], []), "..0....", "..1..110"),
+        ] {
+            assert_eq!(bits(&policy), (guest.to_owned(), platform.to_owned()), "{}", policy.name());
+            let turin_only: Vec<&str> = policy
+                .platform_bits
+                .iter()
+                .filter(|bit| bit.only_for == Some(Product::Turin))
+                .map(|bit| bit.name)
+                .collect();
+            assert_eq!(turin_only, ["platform-iommu-write-safe"]);
+        }
+        let versions =
+            [Policy::strict(), Policy::standard(), Policy::vendor()].map(|policy| policy.report_version);
+        assert_eq!(versions, [5, 3, 2].map(Rule::AtLeast));
+        let names = [Policy::strict(), Policy::standard(), Policy::vendor()].map(|policy| policy.name());
+        assert_eq!(names, ["strict", "standard", "vendor"]);
     }
 
     #[test]
@@ -356,6 +467,11 @@ mod tests {
             assert_eq!(policy.measurement, Rule::OneOf(vec![]));
             assert_eq!(policy.host_data, Rule::OneOf(vec![]));
             assert_eq!(policy.chip, Rule::OneOf(vec![]));
+            let tdx = policy.tdx;
+            assert_eq!(tdx.xfam, Rule::OneOf(vec![]));
+            assert_eq!([&tdx.mr_seam, &tdx.mr_config_id], [&Rule::OneOf(vec![]); 2]);
+            assert_eq!(tdx.rtmrs[..3], [const { Rule::OneOf(vec![]) }; 3]);
+            assert_eq!(tdx.rtmrs[3], Rule::OneOf(vec![[0; 48]]));
         }
     }
 }

@@ -86,6 +86,58 @@ pub enum Reason {
     IdKey,
     /// The guest security version is below the minimum.
     GuestSvn,
+    /// The TEE type of a quote is unknown or contradicts its body.
+    TeeType,
+    /// The quoting enclave is not of Intel's make.
+    QeVendor,
+    /// The PCK key did not sign the report of the quoting enclave.
+    QeReportSignature,
+    /// The report of the quoting enclave does not bind the attestation key.
+    QeReportData,
+    /// The quoting enclave is not the one Intel published, or that document is not of its kind.
+    QeIdentity,
+    /// Intel did not sign the identity of the quoting enclave.
+    QeIdentitySignature,
+    /// The attestation key did not sign the quote.
+    QuoteSignature,
+    /// The TCB info is not a document of its kind.
+    TcbInfo,
+    /// Intel did not sign the TCB info.
+    TcbInfoSignature,
+    /// A signed document is out of date.
+    CollateralExpired,
+    /// The TCB info is for another kind of platform.
+    Fmspc,
+    /// The TDX module is not signed or set up as Intel's are.
+    TdxModule,
+    /// No published TCB level is reached.
+    TcbNoMatch,
+    /// The TCB level reached is out of date.
+    TcbOutOfDate,
+    /// The TCB level reached needs another configuration of the platform.
+    TcbConfigurationNeeded,
+    /// The TCB level reached needs hardening of the software inside.
+    TcbSwHardeningNeeded,
+    /// The TCB level reached is revoked.
+    TcbRevoked,
+    /// The documents are of an evaluation below the minimum.
+    TcbEvaluation,
+    /// The host may debug or profile the guest.
+    Debug,
+    /// The host can inject faults for pages it took away.
+    SeptVeDisable,
+    /// A service TD is bound to the guest.
+    ServiceTd,
+    /// A TD attribute is reserved or not as the policy says.
+    TdAttributes,
+    /// The processor state that the TD may use is not as the policy says.
+    Xfam,
+    /// The TDX module or its signer is not a reference value.
+    MrSeam,
+    /// A runtime measurement is not a reference value.
+    Rtmr,
+    /// MROWNER or MROWNERCONFIG is not what was expected.
+    MrOwner,
     /// Simulated Evidence where hardware is required, or the reverse.
     Simulated,
     /// Fresh evidence was asked for, or is needed for a key set that was never verified freshly.
@@ -100,6 +152,10 @@ pub enum Reason {
     Admission,
     /// The model is not the one asked for.
     Manifest,
+    /// An event log is not well formed, or its data contradicts its digests.
+    EventLog,
+    /// An event log does not lead to the registers of the quote.
+    RtmrReplay,
 }
 
 impl Reason {
@@ -145,6 +201,32 @@ impl Reason {
             Self::ChipAllowlist => "chip-allowlist",
             Self::IdKey => "id-key",
             Self::GuestSvn => "guest-svn",
+            Self::TeeType => "tee-type",
+            Self::QeVendor => "qe-vendor",
+            Self::QeReportSignature => "qe-report-signature",
+            Self::QeReportData => "qe-report-data",
+            Self::QeIdentity => "qe-identity",
+            Self::QeIdentitySignature => "qe-identity-signature",
+            Self::QuoteSignature => "quote-signature",
+            Self::TcbInfo => "tcb-info",
+            Self::TcbInfoSignature => "tcb-info-signature",
+            Self::CollateralExpired => "collateral-expired",
+            Self::Fmspc => "fmspc",
+            Self::TdxModule => "tdx-module",
+            Self::TcbNoMatch => "tcb-no-match",
+            Self::TcbOutOfDate => "tcb-out-of-date",
+            Self::TcbConfigurationNeeded => "tcb-configuration-needed",
+            Self::TcbSwHardeningNeeded => "tcb-sw-hardening-needed",
+            Self::TcbRevoked => "tcb-revoked",
+            Self::TcbEvaluation => "tcb-evaluation",
+            Self::Debug => "debug",
+            Self::SeptVeDisable => "sept-ve-disable",
+            Self::ServiceTd => "service-td",
+            Self::TdAttributes => "td-attributes",
+            Self::Xfam => "xfam",
+            Self::MrSeam => "mr-seam",
+            Self::Rtmr => "rtmr",
+            Self::MrOwner => "mr-owner",
             Self::Simulated => "simulated",
             Self::NotFresh => "not-fresh",
             Self::TlsKey => "tls-key",
@@ -152,6 +234,8 @@ impl Reason {
             Self::KeySetLife => "key-set-life",
             Self::Admission => "admission",
             Self::Manifest => "manifest",
+            Self::EventLog => "event-log",
+            Self::RtmrReplay => "rtmr-replay",
         }
     }
 
@@ -175,6 +259,19 @@ impl Reason {
                 | Self::ChipAllowlist
                 | Self::IdKey
                 | Self::GuestSvn
+                | Self::TcbOutOfDate
+                | Self::TcbConfigurationNeeded
+                | Self::TcbSwHardeningNeeded
+                | Self::TcbRevoked
+                | Self::TcbEvaluation
+                | Self::Debug
+                | Self::SeptVeDisable
+                | Self::ServiceTd
+                | Self::TdAttributes
+                | Self::Xfam
+                | Self::MrSeam
+                | Self::Rtmr
+                | Self::MrOwner
                 | Self::Admission
                 | Self::Manifest
         )
@@ -284,6 +381,21 @@ impl StepLog {
         Self(steps.to_vec())
     }
 
+    /// How many steps were taken.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The steps after the first `before`.
+    pub(crate) fn since(&self, before: usize) -> &[Step] {
+        self.0.get(before..).unwrap_or_default()
+    }
+
+    /// Adds steps that were taken before and still hold.
+    pub(crate) fn extend(&mut self, steps: &[Step]) {
+        self.0.extend_from_slice(steps);
+    }
+
     pub(crate) fn pass(&mut self, name: &'static str, detail: impl Into<String>) {
         self.0.push(Step { name, result: StepResult::Pass, detail: detail.into() });
     }
@@ -294,6 +406,25 @@ impl StepLog {
 
     pub(crate) fn fail(&mut self, name: &'static str, reason: Reason, detail: impl Into<String>) {
         self.0.push(Step { name, result: StepResult::Fail(reason), detail: detail.into() });
+    }
+
+    /// Turns a failed step into a skipped one, with `note` before its detail; true if there was one.
+    pub(crate) fn excuse(&mut self, name: &str, note: &str) -> bool {
+        let failed = |step: &&mut Step| step.name == name && matches!(step.result, StepResult::Fail(_));
+        let Some(step) = self.0.iter_mut().find(failed) else { return false };
+        step.result = StepResult::Skip;
+        step.detail = format!("{note}: {}", step.detail);
+        true
+    }
+
+    /// True if a step of this name passed.
+    pub(crate) fn passed(&self, name: &str) -> bool {
+        self.0.iter().any(|step| step.name == name && step.result == StepResult::Pass)
+    }
+
+    /// True if the detail of a step begins with `start` and has `word` in it.
+    pub(crate) fn mentions(&self, start: &str, word: &str) -> bool {
+        self.0.iter().any(|step| step.detail.starts_with(start) && step.detail.contains(word))
     }
 
     /// Records a pass with the returned detail, or the finding.
@@ -313,6 +444,11 @@ impl StepLog {
                 Err(Halt(reason))
             }
         }
+    }
+
+    /// The steps, whatever came of them.
+    pub(crate) fn into_steps(self) -> Vec<Step> {
+        self.0
     }
 
     /// The steps, or `Rejected` if any failed.

@@ -1,17 +1,25 @@
 //! *Verify*: was this signed by genuine hardware, and do its parts belong together?
 //!
-//! In order: platform, endorsements, root, chain, validity, revocation, signature, reserved fields, product, chip,
-//! TCB. The first failure ends it, since what comes later rests on what came before. What passes is
-//! [`Authentic`]: the hardware said it. Whether that is welcome is for policy ([`crate::appraise`]).
+//! For SEV-SNP, in order: platform, endorsements, root, chain, validity, revocation, signature, reserved fields, product,
+//! chip, TCB. For TDX: SPEC, section 8.6. The first failure ends it, since what comes later rests on what came before.
+//! What passes is [`Authentic`]: the hardware said it. Whether that is welcome is for policy ([`crate::appraise`]).
 
-use crate::evidence::{Endorsements, Evidence, Platform, SIMULATED_NOTICE};
+use std::sync::Arc;
+
+use crate::appraise::{Hardware, SnpClaims};
+use crate::cache::VerdictCache;
+use crate::eventlog::{EventLog, replay_step};
+use crate::evidence::{Body, Endorsements, Evidence, Platform, SIMULATED_NOTICE};
+use crate::snp::cache::{ChainCache, VerifiedChain};
+use crate::snp::cert_table::CertificateTable;
 use crate::snp::chain::{Candidates, Chain};
 use crate::snp::crl::{Revocation, appraise_revocation};
 use crate::snp::report::{Report, SigningKey};
 use crate::snp::tcb::{Product, TcbVersion};
-use crate::snp::x509::{Certificate, attribute};
+use crate::tdx;
 use crate::time::Time;
 use crate::verdict::{Finding, Halt, Reason, Rejected, StepLog};
+use crate::x509::{Certificate, Scheme, attribute};
 
 const ORGANISATION_NAME: der::asn1::ObjectIdentifier = der::asn1::ObjectIdentifier::new_unwrap("2.5.4.10");
 
@@ -21,39 +29,47 @@ const PINNED_ARKS: [&[u8]; 3] = [
     include_bytes!("roots/ark-turin.der"),
 ];
 
+const PINNED_SGX_ROOT: &[u8] = include_bytes!("roots/intel-sgx-root.der");
+
 /// The roots a verdict rests on.
 #[derive(Clone, Debug)]
 pub struct TrustAnchors {
     arks: Vec<Certificate>,
-    platform: Platform,
+    sgx_roots: Vec<Certificate>,
+    simulated: bool,
     detail: &'static str,
 }
 
 impl TrustAnchors {
-    /// AMD's root keys for Milan, Genoa and Turin, as built into this crate.
+    /// AMD's root keys for Milan, Genoa and Turin and Intel's SGX root, as built into this crate.
     #[must_use]
     pub fn pinned() -> Self {
         let parse =
-            |der: &&[u8]| Certificate::parse("ARK", der).expect("the pinned roots parse; a test reads them");
-        let arks = PINNED_ARKS.iter().map(parse).collect();
-        Self { arks, platform: Platform::SevSnp, detail: "pinned AMD roots" }
+            |der: &&[u8]| Certificate::parse("root", der).expect("the pinned roots parse; a test reads them");
+        Self {
+            arks: PINNED_ARKS.iter().map(parse).collect(),
+            sgx_roots: vec![parse(&PINNED_SGX_ROOT)],
+            simulated: false,
+            detail: "pinned vendor root",
+        }
     }
 
-    /// One root of the caller's choice, DER, instead of AMD's. Whoever holds its key can forge any Evidence.
+    /// One root of the caller's choice, DER, instead of all vendors'. Whoever holds its key can forge any Evidence. An
+    /// RSA key stands in AMD's place, an EC key in Intel's.
     ///
     /// # Errors
     /// `chain` if it is not the certificate of a root, `simulated` if it is a simulator's.
-    pub fn dangerous_root(ark_der: &[u8]) -> Result<Self, Rejected> {
-        let ark = parse_anchor(ark_der)?;
-        if is_simulated(&ark) {
+    pub fn dangerous_root(root_der: &[u8]) -> Result<Self, Rejected> {
+        let root = parse_anchor(root_der)?;
+        if is_simulated(&root) {
             let finding = Finding::new(Reason::Simulated, "the root of a simulator is no hardware root");
             return Err(StepLog::refusal("root", finding));
         }
-        Ok(Self {
-            arks: vec![ark],
-            platform: Platform::SevSnp,
-            detail: "DANGEROUS: root named by the caller",
-        })
+        let (arks, sgx_roots) = match root.scheme() {
+            Scheme::PssSha384 => (vec![root], Vec::new()),
+            Scheme::P256Sha256 => (Vec::new(), vec![root]),
+        };
+        Ok(Self { arks, sgx_roots, simulated: false, detail: "DANGEROUS: root named by the caller" })
     }
 
     /// The root of a simulator, DER. Evidence under it protects nothing.
@@ -66,17 +82,17 @@ impl TrustAnchors {
             let finding = Finding::new(Reason::Simulated, "not the root of a simulator");
             return Err(StepLog::refusal("root", finding));
         }
-        Ok(Self { arks: vec![ark], platform: Platform::Simulated, detail: SIMULATED_NOTICE })
+        Ok(Self { arks: vec![ark], sgx_roots: Vec::new(), simulated: true, detail: SIMULATED_NOTICE })
     }
 }
 
 /// A root is read once and well: it is signed by itself and may sign an intermediate.
 fn parse_anchor(der: &[u8]) -> Result<Certificate, Rejected> {
     let parse = || {
-        let ark = Certificate::parse("ARK", der)?;
-        ark.verify_signed_by("ARK", &ark)?;
-        ark.refuse_unless_ca("ARK", 1)?;
-        Ok(ark)
+        let root = Certificate::parse("root", der)?;
+        root.verify_signed_by("root", &root, root.scheme())?;
+        root.refuse_unless_ca("root", 1)?;
+        Ok(root)
     };
     parse().map_err(|finding| StepLog::refusal("root", finding))
 }
@@ -104,13 +120,22 @@ pub struct Tcbs {
 #[derive(Debug)]
 #[must_use = "authentic evidence is welcome only after a policy appraised it"]
 pub struct Authentic {
-    pub(crate) platform: Platform,
-    pub(crate) report: Report,
-    pub(crate) signing_key: SigningKey,
-    pub(crate) product: Product,
-    pub(crate) tcbs: Tcbs,
-    pub(crate) revocation: Revocation,
+    pub(crate) hardware: Hardware,
+    /// The time it was verified at.
+    pub(crate) at: Time,
     pub(crate) log: StepLog,
+}
+
+impl Authentic {
+    /// Compares the registers of a TD with the event log beside its quote, register by register; a log that does not
+    /// lead to them is refused by [`appraise`](Self::appraise). Evidence of other platforms has no such registers.
+    pub fn with_event_log(mut self, events: &EventLog) -> Self {
+        match &self.hardware {
+            Hardware::Tdx(claims) => self.log.extend(&replay_step(events, &claims.rtmrs())),
+            Hardware::Snp(_) => self.log.skip("event-log", "only a TD has registers that a log leads to"),
+        }
+        self
+    }
 }
 
 impl Evidence {
@@ -126,70 +151,136 @@ impl Evidence {
         endorsements: &Endorsements,
         now: Time,
     ) -> Result<Authentic, Rejected> {
-        let mut log = StepLog::default();
-        match self.verify_steps(&mut log, anchors, endorsements, now) {
-            Ok((chain, product, tcbs, revocation)) => Ok(Authentic {
-                platform: self.platform(),
-                signing_key: chain.leaf.kind,
-                report: self.report,
-                product,
-                tcbs,
-                revocation,
-                log,
-            }),
-            Err(halt) => Err(log.into_rejected(halt)),
-        }
+        self.verify_inner(anchors, endorsements, now, None)
     }
 
-    fn verify_steps(
-        &self,
-        log: &mut StepLog,
+    /// As [`Evidence::verify`], and remembers in `cache` what holds for other Evidence of the same machine: with the same
+    /// certificates or collateral it then costs one signature verification. The verdict and its steps are the same as
+    /// without the cache.
+    ///
+    /// # Errors
+    /// As [`Evidence::verify`].
+    pub fn verify_cached(
+        self,
         anchors: &TrustAnchors,
         endorsements: &Endorsements,
         now: Time,
-    ) -> Result<(Chain, Product, Tcbs, Revocation), Halt> {
-        let report = &self.report;
-        log.pass("format", format!("report version {}, 1184 bytes", report.version()));
-        log.step("platform", self.refuse_other_platform(anchors))?;
-        let candidates = self
-            .certificate_table()
-            .and_then(|table| Candidates::select(report, table, endorsements))
-            .map(|candidates| {
-                (candidates, format!("{:?} and its intermediate supplied", report.signing_key()))
-            });
-        let candidates = log.step("endorsements", candidates)?;
-        let crls = candidates.crls.clone();
-        let chain = candidates.anchor(&anchors.arks).map(|chain| (chain, anchors.detail.to_owned()));
-        let chain = log.step("root", chain)?;
-        let root_product =
-            chain.verify().map(|product| (product, format!("{product} chain, RSASSA-PSS SHA-384")));
-        let root_product = log.step("chain", root_product)?;
-        let valid =
-            chain.refuse_outside_validity(now).map(|()| ((), format!("every certificate valid at {now}")));
-        log.step("validity", valid)?;
-        let revocation = revocation_step(log, &crls, &chain, now)?;
-        let signed = chain.verify_report(report).map(|()| ((), "ECDSA P-384 SHA-384 by the leaf".to_owned()));
-        log.step("signature", signed)?;
-        let reserved = report.refuse_reserved().map(|()| ((), "as the specification says".to_owned()));
-        log.step("reserved-fields", reserved)?;
-        let product = log.step("product", product_of(report, &chain, root_product))?;
-        let chip = chain.leaf.refuse_other_chip(&report.chip_id(), product).map(|detail| ((), detail));
-        log.step("hwid", chip)?;
-        let tcbs = log.step("tcb-binding", bound_tcbs(report, &chain, product))?;
-        log.step("tcb-order", tcb_order(&tcbs, report))?;
-        Ok((chain, product, tcbs, revocation))
+        cache: &mut VerdictCache,
+    ) -> Result<Authentic, Rejected> {
+        self.verify_inner(anchors, endorsements, now, Some(cache))
     }
 
-    fn refuse_other_platform(&self, anchors: &TrustAnchors) -> Result<((), String), Finding> {
-        let (claimed, anchored) = (self.platform(), anchors.platform);
-        if claimed != anchored {
-            let detail = format!("evidence is {claimed}, the trust anchors are for {anchored}");
-            return Err(Finding::new(Reason::Simulated, detail));
+    fn verify_inner(
+        self,
+        anchors: &TrustAnchors,
+        endorsements: &Endorsements,
+        now: Time,
+        cache: Option<&mut VerdictCache>,
+    ) -> Result<Authentic, Rejected> {
+        let mut log = StepLog::default();
+        let platform = self.platform();
+        let (chains, collaterals) = match cache {
+            Some(cache) => (Some(&mut cache.chains), Some(&mut cache.collateral)),
+            None => (None, None),
+        };
+        let outcome = match self.body {
+            Body::Snp { report, table, .. } => {
+                log.pass("format", format!("report version {}, 1184 bytes", report.version()));
+                log.step("platform", refuse_other_platform(platform, anchors)).and_then(|()| {
+                    let candidates = CertificateTable::parse(&table)
+                        .and_then(|table| Candidates::select(&report, table, endorsements))
+                        .map(|candidates| {
+                            let detail = format!("{:?} and its intermediate supplied", report.signing_key());
+                            (candidates, detail)
+                        });
+                    let candidates = log.step("endorsements", candidates)?;
+                    let verified = verified_chain(&mut log, candidates, anchors, now, chains)?;
+                    verify_snp(&mut log, platform, report, &verified).map(Hardware::Snp)
+                })
+            }
+            Body::Tdx { quote, collateral } => {
+                log.pass("format", format!("quote version {}, {}", quote.version(), quote.body_name()));
+                log.step("platform", refuse_other_platform(platform, anchors)).and_then(|()| {
+                    log.pass("trust-anchor", anchors.detail);
+                    let roots = &anchors.sgx_roots;
+                    tdx::verify::verify(
+                        &mut log,
+                        *quote,
+                        collateral.as_deref(),
+                        roots,
+                        endorsements,
+                        now,
+                        collaterals,
+                    )
+                    .map(|claims| Hardware::Tdx(Box::new(claims)))
+                })
+            }
+        };
+        match outcome {
+            Ok(hardware) => Ok(Authentic { hardware, at: now, log }),
+            Err(halt) => Err(log.into_rejected(halt)),
         }
-        let notice =
-            if claimed == Platform::Simulated { format!("; {SIMULATED_NOTICE}") } else { String::new() };
-        Ok(((), format!("{claimed}{notice}")))
     }
+}
+
+fn refuse_other_platform(claimed: Platform, anchors: &TrustAnchors) -> Result<((), String), Finding> {
+    if (claimed == Platform::Simulated) != anchors.simulated {
+        let anchored = if anchors.simulated { "a simulator" } else { "hardware" };
+        let detail = format!("evidence is {claimed}, the trust anchors are for {anchored}");
+        return Err(Finding::new(Reason::Simulated, detail));
+    }
+    let notice = if claimed == Platform::Simulated { format!("; {SIMULATED_NOTICE}") } else { String::new() };
+    Ok(((), format!("{claimed}{notice}")))
+}
+
+fn verify_snp(
+    log: &mut StepLog,
+    platform: Platform,
+    report: Report,
+    verified: &VerifiedChain,
+) -> Result<SnpClaims, Halt> {
+    let VerifiedChain { chain, product: root_product, revocation } = verified;
+    let signed = chain.verify_report(&report).map(|()| ((), "ECDSA P-384 SHA-384 by the leaf".to_owned()));
+    log.step("signature", signed)?;
+    let reserved = report.refuse_reserved().map(|()| ((), "as the specification says".to_owned()));
+    log.step("reserved-fields", reserved)?;
+    let product = log.step("product", product_of(&report, chain, *root_product))?;
+    let chip = chain.leaf.refuse_other_chip(&report.chip_id(), product).map(|detail| ((), detail));
+    log.step("hwid", chip)?;
+    let tcbs = log.step("tcb-binding", bound_tcbs(&report, chain, product))?;
+    log.step("tcb-order", tcb_order(&tcbs, &report))?;
+    Ok(SnpClaims { platform, signing_key: chain.leaf.kind, report, product, tcbs, revocation: *revocation })
+}
+
+/// Chain and revocation: from the cache, or verified now and kept.
+fn verified_chain(
+    log: &mut StepLog,
+    candidates: Candidates<'_>,
+    anchors: &TrustAnchors,
+    now: Time,
+    cache: Option<&mut ChainCache>,
+) -> Result<Arc<VerifiedChain>, Halt> {
+    let key = cache.is_some().then(|| candidates.key());
+    let found = cache.as_ref().zip(key.as_ref()).and_then(|(cache, key)| cache.find(&anchors.arks, key, now));
+    if let Some((verified, steps)) = found {
+        log.pass("root", anchors.detail);
+        log.extend(steps);
+        return Ok(verified);
+    }
+    let crls = candidates.crls.clone();
+    let chain = candidates.anchor(&anchors.arks).map(|chain| (chain, anchors.detail.to_owned()));
+    let chain = log.step("root", chain)?;
+    let before = log.len();
+    let product = chain.verify().map(|product| (product, format!("{product} chain, RSASSA-PSS SHA-384")));
+    let product = log.step("chain", product)?;
+    let valid = chain.refuse_outside_validity(now).map(|()| ((), "every certificate is valid".to_owned()));
+    log.step("validity", valid)?;
+    let revocation = revocation_step(log, &crls, &chain, now)?;
+    let verified = Arc::new(VerifiedChain { chain, product, revocation });
+    if let (Some(cache), Some(key)) = (cache, key) {
+        cache.keep(key, &verified, log.since(before), now);
+    }
+    Ok(verified)
 }
 
 fn revocation_step(log: &mut StepLog, crls: &[&[u8]], chain: &Chain, now: Time) -> Result<Revocation, Halt> {
@@ -275,7 +366,7 @@ mod tests {
             assert!(readme.contains(&hex_string(hash.as_ref())), "{product}");
             let ark = Certificate::parse("ARK", der).unwrap();
             assert_eq!(ark.common_name(), Some(format!("ARK-{product}")));
-            ark.verify_signed_by("ARK", &ark).unwrap();
+            ark.verify_signed_by("ARK", &ark, Scheme::PssSha384).unwrap();
             ark.refuse_unless_ca("ARK", 1).unwrap();
         }
     }
@@ -286,5 +377,15 @@ mod tests {
         assert_eq!(refusal.reason, Reason::Simulated);
         assert!(TrustAnchors::dangerous_root(b"").is_err());
         assert_eq!(TrustAnchors::pinned().arks.len(), 3);
+    }
+
+    #[test]
+    fn the_pinned_intel_root_is_the_one_in_the_readme() {
+        let hash = ring::digest::digest(&ring::digest::SHA256, PINNED_SGX_ROOT);
+        assert!(include_str!("roots/README.md").contains(&hex_string(hash.as_ref())));
+        let root = parse_anchor(PINNED_SGX_ROOT).unwrap();
+        assert_eq!(root.common_name().as_deref(), Some("Intel SGX Root CA"));
+        let alone = TrustAnchors::dangerous_root(PINNED_SGX_ROOT).unwrap();
+        assert!(alone.arks.is_empty() && alone.sgx_roots.len() == 1);
     }
 }

@@ -5,7 +5,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use adyton_attestation::{Claims, Endorsements, Evidence, Policy, Rejected, TcbFloor, Time, TrustAnchors};
+use adyton_attestation::{
+    Claims, Endorsements, Evidence, Policy, Rejected, TcbFloor, Time, TrustAnchors, VerdictCache,
+};
 use serde_json::Value;
 use sev::firmware::guest::AttestationReport;
 use sev::parser::ByteParser as _;
@@ -39,6 +41,7 @@ fn endorsements(folder: &Path) -> Endorsements {
         asvk: read(folder, "asvk.der"),
         ark: read(folder, "ark.der"),
         crls,
+        tdx_collateral: None,
     }
 }
 
@@ -48,7 +51,7 @@ fn minimum(manifest: &Value) -> Option<TcbFloor> {
     Some(floor.parse().expect("the note names a minimum"))
 }
 
-fn judge(folder: &Path, manifest: &Value) -> Result<(), Rejected> {
+fn judge(folder: &Path, manifest: &Value, cache: &mut VerdictCache) -> Result<(), Rejected> {
     let report = read(folder, "report.bin").expect("every sample has a report");
     let endorsements = endorsements(folder);
     let anchor_included = manifest["trust_anchor"].as_str().is_some_and(|text| text.contains("included ark"));
@@ -63,9 +66,21 @@ fn judge(folder: &Path, manifest: &Value) -> Result<(), Rejected> {
     if let Some(floor) = minimum(manifest) {
         policy = policy.min_tcb(floor);
     }
-    let claims = Evidence::snp_from_parts(&report, &[])?
-        .verify(&anchors, &endorsements, now)?
-        .appraise_saved(&policy)?;
+    let plain = Evidence::snp_from_parts(&report, &[])?
+        .verify(&anchors, &endorsements, now)
+        .and_then(|authentic| authentic.appraise_saved(&policy));
+    // Once to fill the cache, once to be answered by it.
+    for _ in 0..2 {
+        let cached = Evidence::snp_from_parts(&report, &[])?
+            .verify_cached(&anchors, &endorsements, now, cache)
+            .and_then(|authentic| authentic.appraise_saved(&policy));
+        match (&plain, &cached) {
+            (Ok(plain), Ok(cached)) => assert_eq!(plain.steps(), cached.steps()),
+            (Err(plain), Err(cached)) => assert_eq!(plain, cached),
+            (plain, cached) => panic!("{plain:?} without, {cached:?} with a cache"),
+        }
+    }
+    let claims = plain?;
     assert_read_alike(&claims, &report);
     Ok(())
 }
@@ -73,14 +88,15 @@ fn judge(folder: &Path, manifest: &Value) -> Result<(), Rejected> {
 /// An independent reader of the format, the `sev` crate, sees the same values.
 fn assert_read_alike(claims: &Claims, report: &[u8]) {
     let other = AttestationReport::from_bytes(report).unwrap();
+    assert_eq!(claims.measurement()[..], other.measurement[..]);
+    assert_eq!(claims.host_data()[..], other.host_data[..]);
+    assert_eq!(claims.report_data()[..], other.report_data[..]);
+    let claims = claims.snp().expect("an SNP report");
     assert_eq!(claims.report_version(), other.version);
     assert_eq!(claims.guest_svn(), other.guest_svn);
     assert_eq!(claims.vmpl(), other.vmpl);
     assert_eq!(claims.guest_policy().bits(), u64::from(other.policy));
     assert_eq!(claims.platform_info().bits(), u64::from(other.plat_info));
-    assert_eq!(claims.measurement()[..], other.measurement[..]);
-    assert_eq!(claims.host_data()[..], other.host_data[..]);
-    assert_eq!(claims.report_data()[..], other.report_data[..]);
     assert_eq!(claims.report_id()[..], other.report_id[..]);
     assert_eq!(claims.chip_id()[..], other.chip_id[..]);
     let tcbs = claims.tcbs();
@@ -106,6 +122,8 @@ fn every_sample_gets_its_verdict() {
         return;
     };
     let mut judged = 0;
+    // One cache for all, so that an entry of one sample would show in the verdict of another.
+    let mut cache = VerdictCache::new(4);
     let mut wrong = Vec::new();
     for entry in fs::read_dir(root).unwrap() {
         let folder = entry.unwrap().path();
@@ -118,7 +136,7 @@ fn every_sample_gets_its_verdict() {
         };
         judged += 1;
         let expected = manifest["expect"]["reason"].as_str().unwrap();
-        let got = judge(&folder, &manifest);
+        let got = judge(&folder, &manifest, &mut cache);
         let right = match &got {
             Ok(()) => verdict == "accept",
             // `chain-or-hwid` names two classes that are both right.
@@ -130,6 +148,7 @@ fn every_sample_gets_its_verdict() {
             wrong.push(format!("{}: expected {verdict} {expected:?}, got {got:#?}", folder.display()));
         }
     }
+    assert!(!cache.is_empty());
     assert!(judged > 0, "the folder holds no SEV-SNP samples");
     assert!(wrong.is_empty(), "{} of {judged} wrong:\n{}", wrong.len(), wrong.join("\n"));
 }

@@ -7,7 +7,9 @@
 use std::fs;
 use std::path::PathBuf;
 
-use adyton_attestation::{Endorsements, Evidence, Policy, Rejected, Time, TrustAnchors, VerifiedReport};
+use adyton_attestation::{
+    Endorsements, Evidence, Policy, Rejected, Time, TrustAnchors, VerdictCache, VerifiedReport,
+};
 use proptest::prelude::*;
 
 struct Fields(String);
@@ -119,4 +121,35 @@ fn one_flipped_bit_of_report_or_certificates_is_never_accepted() {
             Ok(())
         })
         .unwrap();
+}
+
+#[test]
+fn a_remembered_chain_gives_the_same_verdict_and_ends_with_its_list() {
+    let judge = Judge::new();
+    let vector = Fields::read("accept_vendor.txt");
+    let (report, table) = (hex::decode(vector.text("report")).unwrap(), hex_file("honest.hex"));
+    let now: u64 = judge.reference.text("now").parse().unwrap();
+    let mut cache = VerdictCache::new(2);
+    let mut look = |report: &[u8], now: u64| {
+        let (now, none) = (Time::from_unix_seconds(now), Endorsements::default());
+        let evidence = || Evidence::snp_from_parts(report, &table).unwrap();
+        let shown = |outcome: Result<adyton_attestation::Authentic, Rejected>| {
+            outcome
+                .and_then(|authentic| authentic.appraise_saved(&Policy::vendor()))
+                .map(|claims| claims.steps().to_vec())
+        };
+        let plain = shown(evidence().verify(&judge.anchors, &none, now));
+        let cached = shown(evidence().verify_cached(&judge.anchors, &none, now, &mut cache));
+        assert_eq!(plain, cached);
+        (plain.map(|_| ()).map_err(|rejected| rejected.reason.as_str()), cache.len())
+    };
+    assert_eq!(look(&report, now), (Ok(()), 1));
+    assert_eq!(look(&report, now), (Ok(()), 1));
+    let mut forged = report.clone();
+    forged[0x090] ^= 1;
+    assert_eq!(look(&forged, now), (Err("signature"), 1));
+    // However far the clock goes, the cache never says otherwise than a full verification.
+    const DAY: u64 = 24 * 3600;
+    let ended = (0..400).step_by(5).any(|days| look(&report, now + days * DAY).0.is_err());
+    assert!(ended, "neither list nor certificate ran out");
 }

@@ -59,6 +59,54 @@ fn every_recorded_snp_folder_gets_its_verdict() {
 }
 
 #[test]
+fn every_recorded_quote_folder_gets_its_verdict() {
+    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/evidence");
+    let Ok(folders) = fs::read_dir(&shared) else {
+        eprintln!("skipped: ../shared/evidence is missing");
+        return;
+    };
+    let mut judged = 0;
+    for folder in folders {
+        let folder = folder.unwrap().path().canonicalize().unwrap();
+        let quote = ["quote.bin", "quote.dat"].iter().any(|name| folder.join(name).exists());
+        let Ok(manifest) = fs::read(folder.join("manifest.json")) else { continue };
+        if !quote {
+            continue;
+        }
+        let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+        let expect = &manifest["expect"];
+        let at = manifest["validation_time_iso"].as_str().unwrap_or("2025-09-01T00:00:00Z");
+        let arguments =
+            ["evidence", "verify", folder.to_str().unwrap(), "--policy", "vendor", "--at", at, "--json"];
+        let outcome = Outcome::of("adyton", &arguments, &folder);
+        let json = outcome.json();
+        assert_eq!(json["verdict"], expect["verdict"], "{outcome:?}");
+        if expect["verdict"] == "reject" {
+            let got = json["reason"].as_str().unwrap();
+            let mut classes =
+                expect["reason"].as_str().unwrap().split("-or-").flat_map(|part| part.split('+'));
+            assert!(classes.any(|class| class == got), "{got}, expected {expect}: {outcome:?}");
+            assert!(outcome.code == 10 || outcome.code == 20, "{outcome:?}");
+        } else {
+            assert_eq!((outcome.code, &json["tdx"]["tcb_status"]), (0, &"UpToDate".into()), "{outcome:?}");
+            assert_eq!(json["measurement"], manifest["fields"]["mrtd"]);
+            // The quote alone: shown, and refused for what is missing.
+            let alone = tempfile::tempdir().unwrap();
+            fs::copy(folder.join("quote.bin"), alone.path().join("quote.bin")).unwrap();
+            let path = alone.path().to_str().unwrap();
+            let shown = Outcome::of("adyton", &["evidence", "show", path, "--json"], &folder);
+            assert_eq!(shown.json()["claims"]["mr_td"], manifest["fields"]["mrtd"]);
+            let arguments = ["evidence", "verify", path, "--policy", "vendor", "--at", at, "--json"];
+            let refused = Outcome::of("adyton", &arguments, &folder);
+            assert_eq!((refused.code, &refused.json()["reason"]), (10, &"endorsement-missing".into()));
+            assert!(refused.json()["steps"].to_string().contains("TCB info"), "{refused:?}");
+        }
+        judged += 1;
+    }
+    assert!(judged > 20, "only {judged} folders were judged");
+}
+
+#[test]
 fn every_published_launch_digest_comes_out_of_the_command() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/evidence/snp-launch-measurement");
     let Ok(vectors) = fs::read(folder.join("vectors.json")) else {

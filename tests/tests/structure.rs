@@ -101,6 +101,12 @@ const RULES: &[Rule] = &[
         why: "the broker releases keys; it runs no model and makes no evidence",
     },
     Rule {
+        of: "adyton-endorsements",
+        offline: false,
+        never: &["adyton-enclave", "adyton-attester", "adyton-simulator", "aws-lc-rs", "openssl-sys"],
+        why: "it brings documents that others verify",
+    },
+    Rule {
         of: "adyton-workshop",
         offline: true,
         never: &["adyton-attestation", "adyton-vault", "adyton-channel"],

@@ -34,6 +34,7 @@ const FOOTER: Guid = guid(0x96b582de, 0x1fb2, 0x45f7, 0xbaea_a366_c55a_082d);
 const HASHES_TABLE: Guid = guid(0x7255371f, 0x3a3b, 0x4b04, 0x927b_1da6_efa8_d454);
 const RESET_BLOCK: Guid = guid(0x00f771de, 0x1a7e, 0x4fcb, 0x890e_68c7_7e2f_b44e);
 const METADATA: Guid = guid(0xdc886566, 0x984a, 0x4798, 0xa75e_5585_a7bf_67cc);
+const TDX_METADATA: Guid = guid(0xe47a6535, 0x984a, 0x4798, 0x865e_4685_a7bf_8ec2);
 const SVSM_INFO: Guid = guid(0xa789a612, 0x0597, 0x4c4b, 0xa49f_cbb1_fe9d_1ddd);
 
 /// The bytes of the GUID `a-b-c-d`, where `d` is its last two groups.
@@ -129,6 +130,7 @@ struct Entries {
     hashes_table: Option<u32>,
     metadata: Option<u32>,
     svsm_info: Option<u32>,
+    tdx_metadata: Option<u32>,
 }
 
 impl<'a> Firmware<'a> {
@@ -189,10 +191,22 @@ impl<'a> Firmware<'a> {
     }
 }
 
+/// Where the TDX metadata lies, counted from the end of the image.
+///
+/// # Errors
+/// `TooLarge`; those of the footer table; `MissingEntry`.
+pub(super) fn tdx_metadata_from_end(bytes: &[u8]) -> Result<u32, FirmwareError> {
+    if bytes.len() > MAX_FIRMWARE_LEN_BYTES {
+        return Err(FirmwareError::TooLarge(bytes.len()));
+    }
+    Entries::parse(footer_table(bytes)?)?.tdx_metadata.ok_or(FirmwareError::MissingEntry("TDX metadata"))
+}
+
 /// The entries of the footer table, without the footer.
 fn footer_table(bytes: &[u8]) -> Result<&[u8], FirmwareError> {
-    let (image, _) =
-        bytes.split_at_checked(bytes.len() - RESET_VECTOR_LEN_BYTES).ok_or(FirmwareError::NoFooter)?;
+    let (image, _) = bytes
+        .split_at_checked(bytes.len().saturating_sub(RESET_VECTOR_LEN_BYTES))
+        .ok_or(FirmwareError::NoFooter)?;
     let (before, size, id) = split_entry_header(image).ok_or(FirmwareError::NoFooter)?;
     if *id != FOOTER {
         return Err(FirmwareError::NoFooter);
@@ -230,6 +244,7 @@ impl Entries {
             HASHES_TABLE => (&mut self.hashes_table, "SEV hashes table"),
             METADATA => (&mut self.metadata, "SEV metadata"),
             SVSM_INFO => (&mut self.svsm_info, "SVSM information"),
+            TDX_METADATA => (&mut self.tdx_metadata, "TDX metadata"),
             _ => return Ok(()),
         };
         let first = data.first_chunk().ok_or(FirmwareError::ShortEntry(name))?;
@@ -333,6 +348,16 @@ pub(super) mod tests {
         let end = bytes.len() - RESET_VECTOR_LEN_BYTES;
         bytes[end - table.len()..end].copy_from_slice(&table);
         bytes
+    }
+
+    /// An image whose TDX metadata begins `from_end` bytes before its end, with no SEV entries.
+    pub(in super::super) fn put_tdx_footer(bytes: &mut [u8], from_end: u32) {
+        let mut table = entry(TDX_METADATA, &from_end.to_le_bytes());
+        let all = u16::try_from(table.len() + ENTRY_HEADER_LEN_BYTES).unwrap();
+        table.extend(all.to_le_bytes());
+        table.extend(FOOTER);
+        let end = bytes.len() - RESET_VECTOR_LEN_BYTES;
+        bytes[end - table.len()..end].copy_from_slice(&table);
     }
 
     pub(in super::super) fn svsm_info(offset: u32) -> Vec<u8> {

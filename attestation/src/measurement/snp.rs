@@ -174,6 +174,8 @@ pub struct Step {
     pub hashed: &'static str,
     /// Where that came from.
     pub source: &'static str,
+    /// The launch digest that these pages alone would make.
+    pub input: [u8; 48],
     /// The launch digest after it.
     pub digest: [u8; 48],
 }
@@ -326,17 +328,24 @@ fn hashes_table(kernel: &Kernel<'_>) -> Vec<u8> {
 #[derive(Default)]
 struct Chain {
     digest: LaunchDigest,
+    /// Of the step under way, alone.
+    input: LaunchDigest,
     steps: Vec<Step>,
 }
 
 impl Chain {
+    fn each(&mut self, add: impl Fn(&mut LaunchDigest)) {
+        add(&mut self.digest);
+        add(&mut self.input);
+    }
+
     fn add_image(&mut self, name: &'static str, gpa: u64, image: &Firmware<'_>, source: &'static str) {
-        self.digest.add_bytes(gpa, image.bytes());
+        self.each(|digest| digest.add_bytes(gpa, image.bytes()));
         self.note(name, gpa, image.bytes().len() / PAGE_LEN_BYTES, "bytes of each page", source);
     }
 
     fn add_section(&mut self, name: &'static str, page_type: PageType, section: &Section) {
-        self.digest.add_without_contents(page_type, section.gpa, section.pages);
+        self.each(|digest| digest.add_without_contents(page_type, section.gpa, section.pages));
         let hashed = match page_type {
             PageType::Zero => "address, as zeros",
             PageType::Unmeasured => "address only, contents unmeasured",
@@ -346,7 +355,7 @@ impl Chain {
     }
 
     fn add_hashes(&mut self, gpa: u64, page: &[u8; PAGE_LEN_BYTES]) {
-        self.digest.add_page(PageType::Normal, gpa, page);
+        self.each(|digest| digest.add_page(PageType::Normal, gpa, page));
         self.note(
             "kernel hashes",
             gpa,
@@ -358,7 +367,7 @@ impl Chain {
 
     fn add_vcpus(&mut self, name: &'static str, page: &[u8; PAGE_LEN_BYTES], count: usize) {
         for _ in 0..count {
-            self.digest.add_page(PageType::Vmsa, VMSA_GPA, page);
+            self.each(|digest| digest.add_page(PageType::Vmsa, VMSA_GPA, page));
         }
         self.note(name, VMSA_GPA, count, "registers at the start", "hypervisor, vCPU type, features");
     }
@@ -371,7 +380,8 @@ impl Chain {
         hashed: &'static str,
         source: &'static str,
     ) {
-        self.steps.push(Step { name, gpa, pages, hashed, source, digest: self.digest.value() });
+        let input = core::mem::take(&mut self.input).value();
+        self.steps.push(Step { name, gpa, pages, hashed, source, input, digest: self.digest.value() });
     }
 
     fn finish(self, note: Option<&'static str>) -> Measurement {

@@ -6,13 +6,14 @@
 use ring::signature::{ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
 
 use crate::evidence::Endorsements;
+use crate::snp::cache::ChainKey;
 use crate::snp::cert_table::CertificateTable;
 use crate::snp::leaf::Leaf;
 use crate::snp::report::{Report, SigningKey};
 use crate::snp::tcb::Product;
-use crate::snp::x509::Certificate;
 use crate::time::Time;
 use crate::verdict::{Finding, Reason};
+use crate::x509::{Certificate, Scheme};
 
 /// The certificates to verify a report with, none verified yet.
 pub(crate) struct Candidates<'a> {
@@ -67,6 +68,18 @@ impl<'a> Candidates<'a> {
         })
     }
 
+    /// What a verdict on these certificates is found by.
+    pub(crate) fn key(&self) -> ChainKey {
+        let owned = |files: &[&[u8]]| files.iter().map(|der| der.to_vec()).collect();
+        ChainKey {
+            kind: self.kind,
+            leaf: self.leaf.to_vec(),
+            intermediate: self.intermediate.to_vec(),
+            roots: owned(&self.ark),
+            crls: owned(&self.crls),
+        }
+    }
+
     /// Parses the certificates and finds the anchor that they claim to end in.
     pub(crate) fn anchor(self, anchors: &[Certificate]) -> Result<Chain, Finding> {
         let untrusted = |what: &str| Finding::new(Reason::UntrustedRoot, what.to_owned());
@@ -102,9 +115,9 @@ impl Chain {
     /// Verifies names, constraints and signatures below the anchor, which is good by choice of the caller. Returns the product of the root.
     pub(crate) fn verify(&self) -> Result<Product, Finding> {
         let refuse = |what: String| Err(Finding::new(Reason::Chain, what));
-        self.intermediate.verify_signed_by(self.intermediate_role, &self.ark)?;
+        self.intermediate.verify_signed_by(self.intermediate_role, &self.ark, Scheme::PssSha384)?;
         self.intermediate.refuse_unless_ca(self.intermediate_role, 0)?;
-        self.leaf.certificate.verify_signed_by(self.leaf.role(), &self.intermediate)?;
+        self.leaf.certificate.verify_signed_by(self.leaf.role(), &self.intermediate, Scheme::PssSha384)?;
         self.leaf.certificate.refuse_unless_leaf(self.leaf.role())?;
         let ark_name = self.ark.common_name().unwrap_or_default();
         let Some(product) = ark_name.strip_prefix("ARK-").and_then(Product::from_name) else {

@@ -7,8 +7,8 @@ use der::asn1::ObjectIdentifier;
 
 use crate::snp::report::SigningKey;
 use crate::snp::tcb::{Product, TcbVersion};
-use crate::snp::x509::Certificate;
 use crate::verdict::{Finding, Reason};
+use crate::x509::Certificate;
 
 const PRODUCT_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.2");
 const BL_SPL: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.3.1");

@@ -61,6 +61,9 @@ pub enum BrokerError {
     /// A configured root or endorsement is not acceptable.
     #[error("configured trust anchor is refused: {0}")]
     Anchor(#[source] Rejected),
+    /// Collateral in an endorsements folder is malformed or not whole.
+    #[error("TDX collateral is refused: {0}")]
+    Collateral(#[source] Rejected),
     /// The manifest is not the owner's.
     #[error("the manifest does not verify under the owner's key: {0}")]
     Manifest(#[from] SignedError),

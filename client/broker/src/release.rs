@@ -118,8 +118,9 @@ impl Releaser {
         store: &Store,
     ) -> Result<(Release, Vec<u8>), BrokerError> {
         let now = now();
-        let accepted =
-            awaiting.accept(evidence, &self.judge.appraiser(now)).map_err(ReleaseError::Rejected)?;
+        let accepted = awaiting
+            .accept(evidence, &self.judge.reloaded()?.appraiser(now))
+            .map_err(ReleaseError::Rejected)?;
         let record = self.record(&accepted, now)?;
         let grant = self.grant(&accepted, &record);
         let info = wrap_info(accepted.transcript());

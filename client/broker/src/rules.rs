@@ -5,13 +5,22 @@
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use adyton_attestation::{Appraiser, Endorsements, Policy, Time, TrustAnchors};
+use adyton_attestation::reference::ReferenceValues;
+use adyton_attestation::{
+    Appraiser, Collateral, CollateralParts, Endorsements, MAX_COLLATERAL_JSON_LEN_BYTES, Platform, Policy,
+    TdxReferences, Time, TrustAnchors, Waiver,
+};
 use serde::Deserialize;
 
 use crate::BrokerError;
 use crate::files::read_capped;
 
 const MAX_CERTIFICATE_LEN: u64 = 64 << 10;
+const MAX_REFERENCE_LEN: u64 = 1 << 20;
+/// All collateral in one file, as quoting tools write it.
+const COLLATERAL_JSON: &str = "collateral.json";
+/// Revocation lists of Intel: the ending is that of AMD's lists, which are found by it.
+const INTEL_CRLS: [&str; 2] = ["root_ca.crl.der", "pck.crl.der"];
 
 /// The `[evidence]` table.
 #[derive(Debug, Clone, Deserialize)]
@@ -19,11 +28,11 @@ const MAX_CERTIFICATE_LEN: u64 = 64 << 10;
 pub struct EvidenceRules {
     /// `strict` or `standard`; must be left out for a simulator.
     policy: Option<PolicyName>,
-    /// Accepted launch measurements, 96 hexadecimal digits each.
+    /// Accepted launch measurements (SNP MEASUREMENT, TDX MRTD), 96 hexadecimal digits each.
     measurements: Vec<Hex<48>>,
-    /// Accepted launch documents (SHA-256, as in HOST_DATA), 64 hexadecimal digits each.
+    /// Accepted launch documents (SHA-256, as in HOST_DATA or at the head of MRCONFIGID), 64 hexadecimal digits each.
     host_data: Vec<Hex<32>>,
-    /// Accepted machines (SHA-256 of CHIP_ID), 64 hexadecimal digits each.
+    /// Accepted machines (SHA-256 of CHIP_ID or PPID), 64 hexadecimal digits each.
     #[serde(default)]
     platform_ids: Vec<Hex<32>>,
     /// Least TCB beside the policy's own, such as `snp=24,ucode=220`.
@@ -32,6 +41,103 @@ pub struct EvidenceRules {
     endorsements_dir: Option<PathBuf>,
     /// Root of a simulator: what is accepted under it is NOT CONFIDENTIAL.
     dangerous_simulator_root: Option<PathBuf>,
+    /// Signed reference values of a release; their measurements are accepted beside those listed here.
+    reference: Option<ReferenceRules>,
+    /// Single rules set aside until a day; every verdict lists them.
+    #[serde(default)]
+    waivers: Vec<WaiverRule>,
+    /// What TDs must be beside that; without this table no TDX evidence is accepted.
+    tdx: Option<TdxRules>,
+}
+
+/// The `[evidence.reference]` table.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReferenceRules {
+    /// The signed reference values.
+    file: PathBuf,
+    /// Public key of whoever releases, 64 hexadecimal digits.
+    key: Hex<32>,
+    /// The least counter that is taken: that of the last release used, so that an older one does not come back.
+    min_counter: u64,
+}
+
+/// One of `[[evidence.waivers]]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WaiverRule {
+    /// A step of appraisal, such as `tcb-table`, or an advisory, such as `INTEL-SA-00837`.
+    name: String,
+    /// From then on it excuses nothing: `2027-01-31T00:00:00Z`.
+    until: String,
+    /// Why; printed in every verdict.
+    why: String,
+}
+
+/// The `[evidence.tdx]` table. An empty list accepts nothing.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TdxRules {
+    /// Accepted XFAM values, as numbers (`0x602e7`).
+    xfam: Vec<u64>,
+    /// Accepted RTMR0 (firmware configuration), 96 hexadecimal digits each.
+    rtmr0: Vec<Hex<48>>,
+    /// Accepted RTMR1 (boot loader, kernel).
+    rtmr1: Vec<Hex<48>>,
+    /// Accepted RTMR2 (command line, initial file system).
+    rtmr2: Vec<Hex<48>>,
+    /// Accepted RTMR3; without it zero alone.
+    rtmr3: Option<Vec<Hex<48>>>,
+    /// Accepted TDX modules (MRSEAM).
+    mr_seam: Vec<Hex<48>>,
+    /// Accepted MRCONFIGID, in place of those of `host_data`.
+    mr_config_ids: Option<Vec<Hex<48>>>,
+    /// Accepted MROWNER with MROWNERCONFIG; without it any.
+    owners: Option<TdxOwners>,
+    /// Least tcbEvaluationDataNumber beside the policy's own: the highest one ever seen.
+    min_evaluation_number: Option<u32>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TdxOwners {
+    mr_owner: Vec<Hex<48>>,
+    mr_owner_config: Vec<Hex<48>>,
+}
+
+impl TdxRules {
+    fn apply(&self, policy: Policy, released: Option<&ReferenceValues>) -> Policy {
+        fn list(values: &[Hex<48>]) -> Vec<[u8; 48]> {
+            values.iter().map(|hex| hex.0).collect()
+        }
+        let mut references = TdxReferences {
+            xfam: self.xfam.clone(),
+            rtmr0: list(&self.rtmr0),
+            rtmr1: list(&self.rtmr1),
+            rtmr2: list(&self.rtmr2),
+            mr_seam: list(&self.mr_seam),
+            ..TdxReferences::default()
+        };
+        if let Some(released) = released {
+            references.rtmr0.extend(released.rtmrs(0));
+            references.rtmr1.extend(released.rtmrs(1));
+            references.rtmr2.extend(released.rtmrs(2));
+        }
+        if let Some(rtmr3) = &self.rtmr3 {
+            references.rtmr3 = list(rtmr3);
+        }
+        let mut policy = policy.tdx_references(references);
+        if let Some(ids) = &self.mr_config_ids {
+            policy = policy.tdx_mr_config_ids(list(ids));
+        }
+        if let Some(owners) = &self.owners {
+            policy = policy.tdx_owners(list(&owners.mr_owner), list(&owners.mr_owner_config));
+        }
+        if let Some(floor) = self.min_evaluation_number {
+            policy = policy.min_tdx_evaluation_number(floor);
+        }
+        policy
+    }
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -62,7 +168,11 @@ pub struct Judge {
     anchors: TrustAnchors,
     endorsements: Endorsements,
     policy: Policy,
+    /// Until when the policy with reference values holds, and the one without them for the time after that.
+    references_end: Option<(Time, Policy)>,
     simulated: bool,
+    rules: EvidenceRules,
+    path: PathBuf,
 }
 
 impl EvidenceRules {
@@ -78,9 +188,7 @@ impl EvidenceRules {
             Some(folder) => load_endorsements(&base.join(folder))?,
             None => Endorsements::default(),
         };
-        let measurements = self.measurements.iter().map(|hex| hex.0);
-        let host_data = self.host_data.iter().map(|hex| hex.0);
-        let (anchors, mut policy) = match (&self.dangerous_simulator_root, self.policy) {
+        let anchors = match (&self.dangerous_simulator_root, self.policy) {
             (Some(_), Some(_)) => {
                 return Err(wrong(
                     "`policy` and `dangerous_simulator_root` exclude each other: no production policy accepts a simulator",
@@ -88,25 +196,70 @@ impl EvidenceRules {
             }
             (Some(root), None) => {
                 let root = read_capped(&base.join(root), MAX_CERTIFICATE_LEN)?;
-                let anchors = TrustAnchors::dangerous_simulator(&root).map_err(BrokerError::Anchor)?;
-                (anchors, Policy::dangerous_simulated(measurements, host_data))
+                TrustAnchors::dangerous_simulator(&root).map_err(BrokerError::Anchor)?
             }
-            (None, name) => {
-                let policy = match name.unwrap_or(PolicyName::Standard) {
-                    PolicyName::Strict => Policy::strict(),
-                    PolicyName::Standard => Policy::standard(),
-                };
-                (TrustAnchors::pinned(), policy.measurements(measurements).host_data(host_data))
-            }
+            (None, _) => TrustAnchors::pinned(),
+        };
+        let references = self.reference.as_ref().map(|reference| reference.read(base)).transpose()?;
+        let policy = |references| self.policy(references).map_err(|message| wrong(&message));
+        let references_end = match &references {
+            Some(references) => Some((references.not_after, policy(None)?)),
+            None => None,
+        };
+        Ok(Judge {
+            anchors,
+            endorsements,
+            policy: policy(references.as_ref())?,
+            references_end,
+            simulated: self.dangerous_simulator_root.is_some(),
+            rules: self.clone(),
+            path: path.to_owned(),
+        })
+    }
+
+    /// The policy of these rules, with the reference values of a release if there are any.
+    fn policy(&self, references: Option<&ReferenceValues>) -> Result<Policy, String> {
+        let released = |platform| references.map(|values| values.measurements(platform)).unwrap_or_default();
+        let hardware = || [released(Platform::SevSnp), released(Platform::Tdx)].concat();
+        let listed = self.measurements.iter().map(|hex| hex.0);
+        let host_data = self.host_data.iter().map(|hex| hex.0);
+        let mut policy = if self.dangerous_simulator_root.is_some() {
+            Policy::dangerous_simulated(listed.chain(released(Platform::Simulated)), host_data)
+        } else {
+            let policy = match self.policy.unwrap_or(PolicyName::Standard) {
+                PolicyName::Strict => Policy::strict(),
+                PolicyName::Standard => Policy::standard(),
+            };
+            policy.measurements(listed.chain(hardware())).host_data(host_data)
         };
         if !self.platform_ids.is_empty() || self.dangerous_simulator_root.is_none() {
             policy = policy.chip_allowlist(self.platform_ids.iter().map(|hex| hex.0));
         }
-        if let Some(floor) = &self.min_tcb {
-            let floor = floor.parse().map_err(|error| wrong(&format!("min_tcb: {error}")))?;
-            policy = policy.min_tcb(floor);
+        if let Some(tdx) = &self.tdx {
+            policy = tdx.apply(policy, references);
         }
-        Ok(Judge { anchors, endorsements, policy, simulated: self.dangerous_simulator_root.is_some() })
+        if let Some(floor) = &self.min_tcb {
+            policy = policy.min_tcb(floor.parse().map_err(|error| format!("min_tcb: {error}"))?);
+        }
+        let waivers = self.waivers.iter().map(WaiverRule::read).collect::<Result<Vec<_>, _>>()?;
+        Ok(policy.waivers(waivers))
+    }
+}
+
+impl ReferenceRules {
+    fn read(&self, base: &Path) -> Result<ReferenceValues, BrokerError> {
+        let path = base.join(&self.file);
+        let bytes = read_capped(&path, MAX_REFERENCE_LEN)?;
+        // Their end is looked at each time evidence is judged, at the time of that judgement.
+        ReferenceValues::verify(&self.key.0, &bytes, self.min_counter, Time::from_unix_seconds(0))
+            .map_err(|error| BrokerError::Config { path, message: error.to_string() })
+    }
+}
+
+impl WaiverRule {
+    fn read(&self) -> Result<Waiver, String> {
+        let until = self.until.parse().map_err(|error| format!("waiver of {}: until: {error}", self.name))?;
+        Waiver::new(&self.name, until, &self.why).map_err(|error| format!("waiver: {error}"))
     }
 }
 
@@ -114,7 +267,19 @@ impl Judge {
     /// The rules at a moment.
     #[must_use]
     pub fn appraiser(&self, now: Time) -> Appraiser<'_> {
-        Appraiser { anchors: &self.anchors, endorsements: &self.endorsements, policy: &self.policy, now }
+        let policy = match &self.references_end {
+            Some((end, without)) if now >= *end => without,
+            _ => &self.policy,
+        };
+        Appraiser { anchors: &self.anchors, endorsements: &self.endorsements, policy, now }
+    }
+
+    /// The same rules with every file they name read again: revocation lists and collateral go on changing.
+    ///
+    /// # Errors
+    /// As [`EvidenceRules::load`].
+    pub fn reloaded(&self) -> Result<Self, BrokerError> {
+        self.rules.load(&self.path)
     }
 
     /// Whether a simulator is what these rules accept.
@@ -124,23 +289,22 @@ impl Judge {
     }
 }
 
-/// Reads the endorsements of a folder by their plain names; what is not there stays empty.
+/// Reads the endorsements of a folder by their plain names; what is not there stays empty. TDX collateral is one file,
+/// `collateral.json`, or the parts as Intel's service hands them out.
 ///
 /// # Errors
-/// [`BrokerError`] for a folder or file that cannot be read or is too long.
+/// [`BrokerError`] for a folder or file that cannot be read or is too long, and for collateral that is not whole.
 pub fn load_endorsements(folder: &Path) -> Result<Endorsements, BrokerError> {
-    let optional = |name: &str| -> Result<Option<Vec<u8>>, BrokerError> {
-        let path = folder.join(name);
-        path.exists().then(|| read_capped(&path, MAX_CERTIFICATE_LEN).map(|bytes| bytes.to_vec())).transpose()
-    };
     let failed = |source| BrokerError::Read { path: folder.to_owned(), source };
     let mut crls = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        if path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(".crl.der")) {
+        let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        if name.ends_with(".crl.der") && !INTEL_CRLS.contains(&&*name) {
             crls.push(read_capped(&path, MAX_CERTIFICATE_LEN)?.to_vec());
         }
     }
+    let optional = |name: &str| read_optional(folder, name, MAX_CERTIFICATE_LEN);
     Ok(Endorsements {
         vcek: optional("vcek.der")?,
         vlek: optional("vlek.der")?,
@@ -148,7 +312,31 @@ pub fn load_endorsements(folder: &Path) -> Result<Endorsements, BrokerError> {
         asvk: optional("asvk.der")?,
         ark: optional("ark.der")?,
         crls,
+        tdx_collateral: load_collateral(folder)?,
     })
+}
+
+fn read_optional(folder: &Path, name: &str, max: u64) -> Result<Option<Vec<u8>>, BrokerError> {
+    let path = folder.join(name);
+    path.exists().then(|| read_capped(&path, max).map(|bytes| bytes.to_vec())).transpose()
+}
+
+fn load_collateral(folder: &Path) -> Result<Option<Collateral>, BrokerError> {
+    if let Some(json) = read_optional(folder, COLLATERAL_JSON, MAX_COLLATERAL_JSON_LEN_BYTES as u64)? {
+        return Collateral::from_json(&json).map(Some).map_err(BrokerError::Collateral);
+    }
+    let part = |name: &str| read_optional(folder, name, MAX_CERTIFICATE_LEN);
+    let [root_crl, pck_crl] = INTEL_CRLS;
+    let parts = CollateralParts {
+        tcb_info: part("tcb_info.json")?,
+        tcb_info_issuer_chain: part("tcb_info_issuer_chain.pem")?,
+        qe_identity: part("qe_identity.json")?,
+        qe_identity_issuer_chain: part("qe_identity_issuer_chain.pem")?,
+        root_crl: part(root_crl)?,
+        pck_crl: part(pck_crl)?,
+        pck_crl_issuer_chain: part("pck_crl_issuer_chain.pem")?,
+    };
+    parts.assemble().map_err(BrokerError::Collateral)
 }
 
 /// The clock of this machine: owners and clients trust their own.
@@ -181,6 +369,77 @@ mod tests {
             "policy = 'standard'\nmeasurements = []\nhost_data = []\ndangerous_simulator_root = 'root.der'";
         assert!(load(both).unwrap_err().contains("exclude each other"));
         assert!(load("policy = 'vendor'\nmeasurements = []\nhost_data = []").is_err());
+    }
+
+    #[test]
+    fn a_tdx_table_names_every_reference_or_is_an_error() {
+        let common = "measurements = []\nhost_data = []\n[tdx]\n";
+        assert!(load(&format!("{common}xfam = [0x602e7]")).unwrap_err().contains("rtmr0"));
+        let whole = "xfam = [0x602e7]\nrtmr0 = []\nrtmr1 = []\nrtmr2 = []\nmr_seam = []\n";
+        assert!(load(&format!("{common}{whole}min_evaluation_number = 21")).is_ok());
+        assert!(load(&format!("{common}{whole}rtmr4 = []")).unwrap_err().contains("rtmr4"));
+        assert!(load(&format!("{common}{whole}rtmr3 = ['00']")).unwrap_err().contains("96 hexadecimal"));
+    }
+
+    #[test]
+    fn collateral_that_is_not_whole_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(load_endorsements(folder.path()).unwrap().tdx_collateral.is_none());
+        std::fs::write(folder.path().join("root_ca.crl.der"), [1]).unwrap();
+        let refusal = load_endorsements(folder.path()).unwrap_err().to_string();
+        assert!(refusal.contains("no TCB info") && refusal.contains("no PCK CRL"), "{refusal}");
+    }
+
+    const NOTHING: &str = "measurements = []\nhost_data = []\n";
+
+    #[test]
+    fn a_waiver_needs_a_name_an_end_and_a_reason() {
+        let waiver = |fields: &str| load(&format!("{NOTHING}[[waivers]]\n{fields}")).map(|_| ());
+        let good = "name = 'tcb-table'\nuntil = '2027-01-31T00:00:00Z'\nwhy = 'firmware is ordered'";
+        assert_eq!(waiver(good), Ok(()));
+        assert!(waiver(&good.replace("tcb-table", "measurement")).unwrap_err().contains("cannot be waived"));
+        assert!(waiver(&good.replace("2027-01-31T00:00:00Z", "soon")).unwrap_err().contains("until"));
+        assert!(waiver(&good.replace("firmware is ordered", "")).unwrap_err().contains("no reason"));
+        assert!(waiver("name = 'tcb-table'\nwhy = 'x'").unwrap_err().contains("until"));
+    }
+
+    #[test]
+    fn reference_values_count_until_their_end_and_not_after() {
+        use adyton_attestation::reference::Launch;
+        use ring::signature::{Ed25519KeyPair, KeyPair as _};
+
+        let folder = tempfile::tempdir().unwrap();
+        let key = Ed25519KeyPair::from_seed_unchecked(&[1; 32]).unwrap();
+        let end = Time::from_unix_seconds(1000);
+        let launch = Launch {
+            name: "EPYC-Genoa".into(),
+            platform: Platform::SevSnp,
+            measurement: [7; 48],
+            rtmrs: None,
+            inputs: vec![],
+        };
+        let values =
+            ReferenceValues { release: "1.0.0".into(), counter: 3, not_after: end, launches: vec![launch] };
+        std::fs::write(folder.path().join("release.cose"), values.sign(&key).unwrap()).unwrap();
+        let public = hex::encode(key.public_key());
+        let load = |counter: u64, public: &str| {
+            let text = format!(
+                "{NOTHING}[reference]\nfile = 'release.cose'\nkey = '{public}'\nmin_counter = {counter}\n"
+            );
+            let rules: EvidenceRules = toml::from_str(&text).unwrap();
+            rules.load(&folder.path().join("rules.toml")).map_err(|error| error.to_string())
+        };
+        let judge = load(3, &public).unwrap();
+        let takes = |judge: &Judge, now: u64| {
+            let policy = judge.appraiser(Time::from_unix_seconds(now)).policy;
+            format!("{policy:?}").contains(&format!("{:?}", [7; 48]))
+        };
+        assert!(takes(&judge, 999) && !takes(&judge, 1000));
+        assert!(load(4, &public).unwrap_err().contains("at least 4"));
+        assert!(load(3, &"00".repeat(32)).unwrap_err().contains("signature"));
+        // A newer release takes its place without a restart.
+        std::fs::remove_file(folder.path().join("release.cose")).unwrap();
+        assert!(judge.reloaded().is_err());
     }
 
     #[test]

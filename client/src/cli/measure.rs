@@ -14,9 +14,12 @@ use adyton_broker::read_capped;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::measure_diff::{self, DiffArgs};
+use super::measure_sign::{self, ReferenceArgs, SignArgs};
+use super::measure_tdx::{self, TdxArgs};
 use super::{Failure, Printed};
 
-const MAX_PROGRAM_LEN: u64 = 1 << 30;
+pub(super) const MAX_PROGRAM_LEN: u64 = 1 << 30;
 const MAX_DOCUMENT_LEN: u64 = 64 << 10;
 
 #[derive(Subcommand)]
@@ -25,6 +28,14 @@ pub(crate) enum MeasureCommand {
     Process(ProcessArgs),
     /// A virtual machine under SEV-SNP: firmware, kernel hashes and vCPUs.
     Snp(SnpArgs),
+    /// A virtual machine under TDX: MRTD from the firmware, RTMR0 to RTMR2 from what it starts.
+    Tdx(Box<TdxArgs>),
+    /// What differs between two measurements.
+    Diff(DiffArgs),
+    /// Sign what a release measures, for relying parties to take their expected measurements from.
+    Sign(Box<SignArgs>),
+    /// Verify and show signed reference values.
+    Reference(ReferenceArgs),
 }
 
 #[derive(Args)]
@@ -104,6 +115,10 @@ pub(crate) fn run(command: &MeasureCommand) -> Result<Printed, Failure> {
     match command {
         MeasureCommand::Process(args) => process(args),
         MeasureCommand::Snp(args) => snp(args),
+        MeasureCommand::Tdx(args) => measure_tdx::run(args),
+        MeasureCommand::Diff(args) => measure_diff::run(args),
+        MeasureCommand::Sign(args) => measure_sign::sign(args),
+        MeasureCommand::Reference(args) => measure_sign::reference(args),
     }
 }
 
@@ -158,7 +173,7 @@ fn print(measurement: &Measurement, explain: bool) -> Printed {
     let mut text = measurement.note.map_or(String::new(), |note| format!("# note: {note}\n"));
     if explain {
         for step in &measurement.steps {
-            let Step { name, gpa, pages, hashed, source, digest } = step;
+            let Step { name, gpa, pages, hashed, source, digest, .. } = step;
             let digest = hex::encode(digest);
             text += &format!("# {gpa:#x} {pages} pages: {name} ({hashed}; from {source})\n#   -> {digest}\n");
         }
@@ -171,7 +186,7 @@ fn print(measurement: &Measurement, explain: bool) -> Printed {
 fn step_json(step: &Step) -> Value {
     json!({
         "name": step.name, "gpa": format!("{:#x}", step.gpa), "pages": step.pages, "hashed": step.hashed,
-        "source": step.source, "digest": hex::encode(step.digest),
+        "source": step.source, "input": hex::encode(step.input), "digest": hex::encode(step.digest),
     })
 }
 

@@ -1,13 +1,19 @@
 //! The command line: one module for each audience's verbs, one for what they print.
 
 mod broker;
+mod endorse;
+mod event_log;
 mod evidence;
 mod key;
 mod measure;
+mod measure_diff;
+mod measure_sign;
+mod measure_tdx;
 mod model;
 mod output;
 mod predict;
 mod receipt;
+mod result;
 mod verify;
 
 use std::process::ExitCode;

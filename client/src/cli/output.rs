@@ -44,6 +44,7 @@ pub(crate) struct Failure {
     code: u8,
     message: String,
     steps: Option<Rejected>,
+    inputs: Option<Value>,
 }
 
 impl Failure {
@@ -52,14 +53,20 @@ impl Failure {
     }
 
     pub(crate) fn with(code: u8, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), steps: None }
+        Self { code, message: message.into(), steps: None, inputs: None }
+    }
+
+    /// Adds what the refusal rests on.
+    pub(crate) fn with_inputs(mut self, inputs: Value) -> Self {
+        self.inputs = Some(inputs);
+        self
     }
 }
 
 impl From<Rejected> for Failure {
     fn from(rejected: Rejected) -> Self {
         let code = if rejected.by_policy() { POLICY } else { EVIDENCE };
-        Self { code, message: format!("refused: {}", rejected.reason), steps: Some(rejected) }
+        Self { code, message: format!("refused: {}", rejected.reason), steps: Some(rejected), inputs: None }
     }
 }
 
@@ -68,6 +75,7 @@ impl From<BrokerError> for Failure {
         use adyton_attestation::release::ReleaseError;
         match error {
             BrokerError::Release(ReleaseError::Rejected(rejected)) => rejected.into(),
+            BrokerError::Collateral(rejected) => rejected.into(),
             BrokerError::Manifest(_) => Self::with(INTEGRITY, error.to_string()),
             _ => Self::own(error.to_string()),
         }
@@ -123,6 +131,7 @@ impl Output {
                     object.insert("verdict".into(), "reject".into());
                     object.insert("reason".into(), rejected.reason.as_str().into());
                     object.insert("steps".into(), steps_json(&rejected.steps));
+                    object.extend(failure.inputs.map(|inputs| ("inputs".to_owned(), inputs)));
                 }
                 (failure.code, json, text, format!("adyton: {}\n", failure.message))
             }

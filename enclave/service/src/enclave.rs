@@ -157,6 +157,8 @@ impl Shared {
             .map_err(std::io::Error::other)??;
         let evidence = match raw.platform {
             Platform::Simulated => Evidence::simulated_from_parts(&raw.report, &raw.certificate_table)?,
+            // Collateral is not the platform's to give: verifiers bring their own.
+            Platform::Tdx => Evidence::tdx_from_parts(&raw.report, &[])?,
             _ => Evidence::snp_from_parts(&raw.report, &raw.certificate_table)?,
         };
         evidence.inspect_own(&report_data, &self.config_digest)?;

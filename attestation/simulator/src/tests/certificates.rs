@@ -189,7 +189,7 @@ pub(super) fn revocation(vendor: &Vendor, standard: &Policy) {
     case(|chain| chain.revoked = Some(vec![7])).accepted(standard);
     case(|chain| chain.revoked = None).refused(standard, Reason::CrlMissing);
     let missed = case(|chain| chain.revoked = None).accepted(&vendor_policy);
-    assert_eq!(missed.revocation(), Revocation::NotSupplied);
+    assert_eq!(missed.snp().unwrap().revocation(), Revocation::NotSupplied);
     assert!(missed.steps().iter().any(|step| step.name == "revocation" && step.result == StepResult::Skip));
     case(|chain| chain.revoked = None).refused(&Policy::vendor().require_revocation(), Reason::CrlMissing);
     // Out of date, and not begun.
@@ -203,7 +203,7 @@ pub(super) fn revocation(vendor: &Vendor, standard: &Policy) {
     let ancient = |chain: &mut Chain| {
         chain.crl_validity = Validity { not_before: at(-3), not_after: at(-2) };
     };
-    assert_eq!(case(ancient).accepted(&vendor_policy).revocation(), Revocation::Unrelated);
+    assert_eq!(case(ancient).accepted(&vendor_policy).snp().unwrap().revocation(), Revocation::Unrelated);
     case(ancient).refused(standard, Reason::CrlStale);
     vendor
         .case()
@@ -341,7 +341,8 @@ pub(super) fn turin(vendor: &Vendor) {
     let extensions = |tcb| chip_extensions(tcb, &hwid, Product::Turin);
     let policy = Policy::vendor();
     let report = turin(extensions(tcb)).accepted(&policy);
-    assert_eq!((report.product(), report.tcbs().reported), (Product::Turin, tcb));
+    let claims = report.snp().unwrap();
+    assert_eq!((claims.product(), claims.tcbs().reported), (Product::Turin, tcb));
     turin(extensions(TcbVersion { fmc: Some(0), ..tcb })).refused(&policy, Reason::TcbBinding);
     turin(extensions(TcbVersion { fmc: None, ..tcb })).refused(&policy, Reason::TcbBinding);
     turin(chip_extensions(tcb, &[hwid, [0; 8]].concat(), Product::Turin)).refused(&policy, Reason::Hwid);

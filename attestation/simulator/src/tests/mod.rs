@@ -22,7 +22,7 @@ fn every_flaw_is_refused_for_its_own_reason() {
     let report = vendor.case().accepted(&standard);
     assert!(!report.simulated());
     assert_eq!(report.measurement(), vendor.context.measurement);
-    assert!(matches!(report.revocation(), Revocation::Fresh { .. }));
+    assert!(matches!(report.snp().unwrap().revocation(), Revocation::Fresh { .. }));
     certificates::flawed_chains(&vendor, &standard);
     certificates::misfit_certificates(&vendor);
     certificates::flawed_chip_certificates(&vendor, &standard);

@@ -1,4 +1,5 @@
-//! The X.509 profile of AMD's chain, and nothing wider: DER, RSASSA-PSS with SHA-384, v3.
+//! The X.509 profiles of the two vendors, and nothing wider: DER, v3; AMD's RSASSA-PSS with SHA-384, Intel's ECDSA
+//! P-256 with SHA-256.
 //!
 //! A certificate is re-encoded after parsing and compared, so what is verified is what was read: no second
 //! encoding of a certificate passes. Extensions that are critical and unknown are refused by the caller, who
@@ -6,7 +7,7 @@
 
 use der::asn1::ObjectIdentifier;
 use der::{Decode, Encode};
-use ring::signature::{RSA_PSS_2048_8192_SHA384, UnparsedPublicKey};
+use ring::signature::{ECDSA_P256_SHA256_ASN1, RSA_PSS_2048_8192_SHA384, UnparsedPublicKey};
 use x509_cert::ext::pkix::{BasicConstraints, KeyUsage};
 use x509_cert::ext::{Extension, Extensions};
 use x509_cert::name::Name;
@@ -15,16 +16,21 @@ use x509_cert::spki::AlgorithmIdentifierOwned;
 use crate::time::Time;
 use crate::verdict::{Finding, Reason};
 
-/// AMD's certificates are below 2 KiB; the cap leaves room for longer names.
-const MAX_CERTIFICATE_LEN_BYTES: usize = 8 * 1024;
+/// Certificates of either vendor are below 2 KiB; the cap leaves room for longer names.
+pub(crate) const MAX_CERTIFICATE_LEN_BYTES: usize = 8 * 1024;
+/// `04`, X, Y.
+pub(crate) const P256_POINT_LEN_BYTES: usize = 65;
+const P384_POINT_LEN_BYTES: usize = 97;
 /// All of AMD's signing keys are RSA-4096.
 const RSA_4096_SIGNATURE_LEN_BYTES: usize = 512;
 
 const RSASSA_PSS: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.10");
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const ECDSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
+const SECP256R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 const SECP384R1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
-const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
+pub(crate) const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
 const KEY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.15");
 
@@ -37,6 +43,15 @@ const PSS_SHA384_PARAMS: &[u8] = &[
     0x02, 0x01, 0x30,
 ];
 const TRAILER_FIELD: &[u8] = &[0xa3, 0x03, 0x02, 0x01, 0x01];
+
+/// How a vendor's authorities sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    /// AMD: RSASSA-PSS with SHA-384 and a salt of 48 bytes, RSA-4096.
+    PssSha384,
+    /// Intel: ECDSA P-256 with SHA-256.
+    P256Sha256,
+}
 
 /// A certificate in canonical DER. Its signature is not verified by parsing.
 #[derive(Clone, Debug)]
@@ -111,20 +126,59 @@ impl Certificate {
         attribute(self.subject(), COMMON_NAME)
     }
 
+    /// How the holder of this certificate's key would sign.
+    pub(crate) fn scheme(&self) -> Scheme {
+        let key = &self.inner.tbs_certificate().subject_public_key_info().algorithm;
+        if key.oid == EC_PUBLIC_KEY { Scheme::P256Sha256 } else { Scheme::PssSha384 }
+    }
+
     /// True if `issuer` is named as issuer and its key made the signature.
-    pub(crate) fn verify_signed_by(&self, role: &str, issuer: &Self) -> Result<(), Finding> {
+    pub(crate) fn verify_signed_by(&self, role: &str, issuer: &Self, scheme: Scheme) -> Result<(), Finding> {
         let refuse = |what: &str| Finding::new(Reason::Chain, format!("{role}: {what}"));
         if self.issuer() != issuer.subject() {
             return Err(refuse("issuer name is not the subject of the certificate above it"));
         }
         let (algorithm, signature) = (self.inner.signature_algorithm(), self.inner.signature().as_bytes());
         issuer
-            .verify_pss(algorithm, &self.tbs, signature)
+            .verify(scheme, algorithm, &self.tbs, signature)
             .map_err(|what| Finding::new(Reason::Chain, format!("{role}: {what}")))
     }
 
-    /// Verifies an RSASSA-PSS SHA-384 signature (RFC 8017, 8.1) by this certificate's RSA-4096 key.
-    pub(crate) fn verify_pss(
+    /// Verifies a signature by this certificate's key under `scheme`, which the caller chooses.
+    pub(crate) fn verify(
+        &self,
+        scheme: Scheme,
+        algorithm: &AlgorithmIdentifierOwned,
+        message: &[u8],
+        signature: Option<&[u8]>,
+    ) -> Result<(), &'static str> {
+        match scheme {
+            Scheme::PssSha384 => self.verify_pss(algorithm, message, signature),
+            Scheme::P256Sha256 => self.verify_p256(algorithm, message, signature),
+        }
+    }
+
+    /// ECDSA P-256 with SHA-256 (FIPS 186-5), the signature as DER.
+    fn verify_p256(
+        &self,
+        algorithm: &AlgorithmIdentifierOwned,
+        message: &[u8],
+        signature: Option<&[u8]>,
+    ) -> Result<(), &'static str> {
+        // RFC 5758, 3.2: the parameters are absent.
+        if algorithm.oid != ECDSA_WITH_SHA256 || algorithm.parameters.is_some() {
+            return Err("signature algorithm is not ECDSA with SHA-256");
+        }
+        let point = self.ec_point(SECP256R1, P256_POINT_LEN_BYTES);
+        let point = point.ok_or("key of the signer is not an uncompressed P-256 point")?;
+        let signature = signature.ok_or("signature is not whole bytes")?;
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point)
+            .verify(message, signature)
+            .map_err(|_| "signature does not verify under the certificate above it")
+    }
+
+    /// RSASSA-PSS with SHA-384 (RFC 8017, 8.1) by this certificate's RSA-4096 key.
+    fn verify_pss(
         &self,
         algorithm: &AlgorithmIdentifierOwned,
         message: &[u8],
@@ -150,17 +204,26 @@ impl Certificate {
 
     /// The uncompressed P-384 point of a leaf.
     pub(crate) fn p384_point(&self, role: &str) -> Result<&[u8], Finding> {
-        let refuse =
-            || Finding::new(Reason::Chain, format!("{role}: key is not an uncompressed P-384 point"));
+        self.ec_point(SECP384R1, P384_POINT_LEN_BYTES).ok_or_else(|| {
+            Finding::new(Reason::Chain, format!("{role}: key is not an uncompressed P-384 point"))
+        })
+    }
+
+    /// The uncompressed P-256 point of a leaf.
+    pub(crate) fn p256_point(&self, role: &str) -> Result<[u8; P256_POINT_LEN_BYTES], Finding> {
+        let point = self.ec_point(SECP256R1, P256_POINT_LEN_BYTES).and_then(|point| point.try_into().ok());
+        point.ok_or_else(|| {
+            Finding::new(Reason::Chain, format!("{role}: key is not an uncompressed P-256 point"))
+        })
+    }
+
+    fn ec_point(&self, curve: ObjectIdentifier, len: usize) -> Option<&[u8]> {
         let spki = self.inner.tbs_certificate().subject_public_key_info();
-        let curve = spki.algorithm.parameters.as_ref().and_then(|any| any.decode_as().ok());
-        if spki.algorithm.oid != EC_PUBLIC_KEY || curve != Some(SECP384R1) {
-            return Err(refuse());
+        let named = spki.algorithm.parameters.as_ref().and_then(|any| any.decode_as().ok());
+        if spki.algorithm.oid != EC_PUBLIC_KEY || named != Some(curve) {
+            return None;
         }
-        match spki.subject_public_key.as_bytes() {
-            Some(point) if point.len() == 97 && point.first() == Some(&4) => Ok(point),
-            _ => Err(refuse()),
-        }
+        spki.subject_public_key.as_bytes().filter(|point| point.len() == len && point.first() == Some(&4))
     }
 
     /// A certificate that may sign others: basicConstraints CA, keyCertSign, room below it, nothing critical that
@@ -181,6 +244,14 @@ impl Certificate {
             return Err(refuse("keyUsage does not allow signing certificates"));
         }
         Ok(())
+    }
+
+    /// A CA certificate that may also sign revocation lists.
+    pub(crate) fn refuse_unless_crl_signer(&self, role: &str) -> Result<(), Finding> {
+        match self.extension::<KeyUsage>(KEY_USAGE) {
+            Some(usage) if usage.crl_sign() => Ok(()),
+            _ => Err(Finding::new(Reason::Chain, format!("{role}: keyUsage does not allow signing CRLs"))),
+        }
     }
 
     /// A certificate that may sign data and no certificates.
@@ -284,7 +355,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const ARK: &[u8] = include_bytes!("../roots/ark-genoa.der");
+    const ARK: &[u8] = include_bytes!("roots/ark-genoa.der");
 
     #[test]
     fn both_spellings_of_the_pss_parameters_and_no_third() {
@@ -329,7 +400,7 @@ mod tests {
             der[at] ^= xor;
             let ark = Certificate::parse("ARK", ARK).unwrap();
             if let Ok(changed) = Certificate::parse("ARK", &der) {
-                prop_assert!(changed.verify_signed_by("ARK", &ark).is_err());
+                prop_assert!(changed.verify_signed_by("ARK", &ark, Scheme::PssSha384).is_err());
             }
         }
 

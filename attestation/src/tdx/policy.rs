@@ -1,0 +1,117 @@
+//! The part of an appraisal policy that is about TDX; launch measurement, launch document and machine are rules of the
+//! whole policy (MRTD, MRCONFIGID, PPID).
+
+use crate::policy::Rule;
+use crate::tdx::tcb::AdvisoryId;
+
+const ZERO: [u8; 48] = [0; 48];
+/// The lowest tcbEvaluationDataNumber that production takes: older documents call known holes up to date.
+const MIN_EVALUATION_NUMBER: u32 = 20;
+/// SEPT_VE_DISABLE and nothing else.
+const PRODUCTION_ATTRIBUTES: u64 = 1 << 28;
+
+/// Reference values of a TD beside its launch measurement. An empty list accepts nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TdxReferences {
+    /// XFAM.
+    pub xfam: Vec<u64>,
+    /// RTMR0: firmware configuration.
+    pub rtmr0: Vec<[u8; 48]>,
+    /// RTMR1: boot loader and kernel.
+    pub rtmr1: Vec<[u8; 48]>,
+    /// RTMR2: command line and initial file system.
+    pub rtmr2: Vec<[u8; 48]>,
+    /// RTMR3: what ran after that. Zero if nothing is measured there, or what an event log replays to.
+    pub rtmr3: Vec<[u8; 48]>,
+    /// MRSEAM: TDX modules.
+    pub mr_seam: Vec<[u8; 48]>,
+}
+
+impl Default for TdxReferences {
+    /// Nothing, and an RTMR3 of zero.
+    fn default() -> Self {
+        Self {
+            xfam: Vec::new(),
+            rtmr0: Vec::new(),
+            rtmr1: Vec::new(),
+            rtmr2: Vec::new(),
+            rtmr3: vec![ZERO],
+            mr_seam: Vec::new(),
+        }
+    }
+}
+
+/// The rule of RTMR3 where nothing is said about it.
+pub(crate) fn default_rtmr3() -> Rule<[u8; 48]> {
+    Rule::OneOf(TdxReferences::default().rtmr3)
+}
+
+/// What a TDX quote must say.
+#[derive(Clone, Debug)]
+pub(crate) struct TdxPolicy {
+    pub(crate) evaluation_number: Rule<u32>,
+    /// Advisories by which a status other than `UpToDate` may be excused: all of its advisories must be named here.
+    pub(crate) tdx_advisory_waivers: Vec<AdvisoryId>,
+    pub(crate) debug: Rule<bool>,
+    pub(crate) migratable: Rule<bool>,
+    pub(crate) sept_ve_disable: Rule<bool>,
+    pub(crate) reserved_attributes: Rule<u64>,
+    pub(crate) attributes: Rule<u64>,
+    pub(crate) servtd_ext: Rule<bool>,
+    pub(crate) mr_service_td: Rule<[u8; 48]>,
+    pub(crate) mr_signer_seam: Rule<[u8; 48]>,
+    pub(crate) mr_seam: Rule<[u8; 48]>,
+    /// Whether the TDX module must be of the versions that `strict` asks for.
+    pub(crate) module_floor: bool,
+    pub(crate) xfam: Rule<u64>,
+    pub(crate) rtmrs: [Rule<[u8; 48]>; 4],
+    pub(crate) mr_config_id: Rule<[u8; 48]>,
+    pub(crate) mr_owner: Rule<[u8; 48]>,
+    pub(crate) mr_owner_config: Rule<[u8; 48]>,
+}
+
+impl TdxPolicy {
+    /// The rules of `standard`, and with `strict` of `strict`; they accept nothing before references are named.
+    pub(crate) fn production(strict: bool) -> Self {
+        let policy = Self {
+            evaluation_number: Rule::AtLeast(MIN_EVALUATION_NUMBER),
+            attributes: Rule::Exactly(PRODUCTION_ATTRIBUTES),
+            mr_signer_seam: Rule::Exactly(ZERO),
+            module_floor: strict,
+            mr_config_id: Rule::OneOf(Vec::new()),
+            ..Self::vendor()
+        };
+        policy.with_references(TdxReferences::default())
+    }
+
+    /// Safe by Intel's documents: current, not open to the host, no service TD. No floors, no reference values.
+    pub(crate) fn vendor() -> Self {
+        Self {
+            evaluation_number: Rule::Any,
+            tdx_advisory_waivers: Vec::new(),
+            debug: Rule::Exactly(false),
+            migratable: Rule::Exactly(false),
+            sept_ve_disable: Rule::Exactly(true),
+            reserved_attributes: Rule::Exactly(0),
+            attributes: Rule::Any,
+            servtd_ext: Rule::Exactly(false),
+            mr_service_td: Rule::Exactly(ZERO),
+            mr_signer_seam: Rule::Any,
+            mr_seam: Rule::Any,
+            module_floor: false,
+            xfam: Rule::Any,
+            rtmrs: [const { Rule::Any }; 4],
+            mr_config_id: Rule::Any,
+            mr_owner: Rule::Any,
+            mr_owner_config: Rule::Any,
+        }
+    }
+
+    pub(crate) fn with_references(mut self, references: TdxReferences) -> Self {
+        let TdxReferences { xfam, rtmr0, rtmr1, rtmr2, rtmr3, mr_seam } = references;
+        self.xfam = Rule::OneOf(xfam);
+        self.rtmrs = [rtmr0, rtmr1, rtmr2, rtmr3].map(Rule::OneOf);
+        self.mr_seam = Rule::OneOf(mr_seam);
+        self
+    }
+}
