@@ -45,7 +45,6 @@ pub fn bf16_to_f32(bits: u16) -> f32 {
 
 /// f32 to bfloat16, rounding to nearest, ties to even.
 #[must_use]
-#[expect(clippy::cast_possible_truncation, reason = "shifted down to 16 bits")]
 pub fn f32_to_bf16(x: f32) -> u16 {
     let bits = x.to_bits();
     if x.is_nan() {

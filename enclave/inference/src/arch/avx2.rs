@@ -3,6 +3,8 @@
 //! Products of codes are summed in 16 bits where they fit: 4-bit codes 8 deep (8 * 2 * 15 * 127 = 30480), 6-bit codes 2
 //! deep (2 * 2 * 63 * 127 = 32004).
 
+#![allow(clippy::needless_range_loop, reason = "loops over registers, unrolled")]
+
 use std::arch::x86_64::*;
 
 use super::LANES;

@@ -2,6 +2,8 @@
 //!
 //! Weights are the unsigned operand of `vpdpbusd`; their zero point enters as the start value of the integer sum.
 
+#![allow(clippy::needless_range_loop, reason = "loops over registers, unrolled")]
+
 use std::arch::x86_64::*;
 
 use super::LANES;

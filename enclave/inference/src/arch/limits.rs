@@ -48,7 +48,6 @@ impl Reader {
 }
 
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "compiled into functions with wider instructions")]
 fn sum(bytes: &[u8]) -> u64 {
     let mut lanes = [0u64; 32];
     for chunk in bytes.as_chunks::<256>().0 {

@@ -434,6 +434,9 @@ fn pack_affine(kind: TensorType, block: &[u8], lane: usize, place: &mut [u8]) {
 }
 
 #[cfg(test)]
+pub(super) use tests::random;
+
+#[cfg(test)]
 #[allow(clippy::cast_possible_truncation, reason = "tests")]
 mod tests {
     use adyton_model::quant::dequantize;
@@ -501,6 +504,3 @@ mod tests {
         assert!(Packed::from_bytes(TensorType::F32, (2, 2), &[0; 15]).is_err());
     }
 }
-
-#[cfg(test)]
-pub(super) use tests::random;

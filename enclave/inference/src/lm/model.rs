@@ -120,7 +120,7 @@ impl<'a> Loader<'a> {
         index: usize,
         count: usize,
     ) -> Result<Packed, ModelError> {
-        let total = rows.checked_mul(count).unwrap_or(usize::MAX);
+        let total = rows.saturating_mul(count);
         let tensor = self.find(name, [columns, total])?;
         let start = tensor.start + tensor.len_bytes / count as u64 * index as u64;
         let source = self.source;
