@@ -7,3 +7,6 @@
 #![forbid(unsafe_code)]
 
 pub mod dense;
+pub mod gguf;
+pub mod half;
+pub mod quant;

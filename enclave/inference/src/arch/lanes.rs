@@ -1,0 +1,415 @@
+//! Functions on whole rows, written once in plain Rust and compiled once for each path.
+//!
+//! Sums run in 16 lanes: lane `i` adds elements `i, i + 16, i + 32, ...` in this order, then the lanes are added in a
+//! fixed tree. `mul_add` is one rounding on every path. The compiler may vectorise, never reorder.
+
+#![allow(clippy::needless_range_loop, reason = "the index is what the sums are about")]
+
+use super::LANES;
+use super::path::{Kind, Path};
+
+/// `exp(x)` within 2 units in the last place; 0 below -87.3, infinity above 88.7, NaN stays NaN.
+#[inline(always)]
+#[must_use]
+pub fn exp(x: f32) -> f32 {
+    /// Adding and subtracting 1.5 * 2^23 rounds to an integer, which the low bits then hold.
+    const ROUND: f32 = 12_582_912.0;
+    /// ln 2 in two parts; the first has 15 trailing zero bits.
+    const LN_2_HIGH: f32 = 0.693_145_75;
+    const LN_2_LOW: f32 = 1.428_606_8e-6;
+    let clamped = x.clamp(-87.3, 88.7);
+    let shifted = clamped.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let k = shifted - ROUND;
+    let r = k.mul_add(-LN_2_LOW, k.mul_add(-LN_2_HIGH, clamped));
+    // Taylor; the first term left out is below 2^-27 for |r| <= ln 2 / 2.
+    let p = (1.0f32 / 5040.0).mul_add(r, 1.0 / 720.0);
+    let p = p.mul_add(r, 1.0 / 120.0);
+    let p = p.mul_add(r, 1.0 / 24.0);
+    let p = p.mul_add(r, 1.0 / 6.0);
+    let p = p.mul_add(r, 0.5);
+    let p = p.mul_add(r, 1.0);
+    let p = p.mul_add(r, 1.0);
+    // k is from -126 to 128. Two factors, since 2^128 is no f32.
+    let half = shifted.to_bits().wrapping_sub(ROUND.to_bits()).cast_signed() >> 1;
+    let rest = shifted.to_bits().wrapping_sub(ROUND.to_bits()).cast_signed() - half;
+    let power = |k: i32| f32::from_bits((k.wrapping_add(127) << 23).cast_unsigned());
+    let y = p * power(half) * power(rest);
+    if x < -87.3 {
+        0.0
+    } else if x > 88.7 {
+        f32::INFINITY
+    } else if x.is_nan() {
+        x
+    } else {
+        y
+    }
+}
+
+/// `2 sqrt(2 / pi)`, of the tanh form of GELU.
+const TWICE_ROOT_2_OVER_PI: f32 = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::SQRT_2;
+
+/// Adds 16 lanes: 8 and 8, 4 and 4, 2 and 2, then the last two.
+#[inline(always)]
+fn tree(mut lanes: [f32; LANES]) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] += lanes[i + half];
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// Calls `step` with each lane's accumulator and element index.
+macro_rules! in_lanes {
+    ($len:expr, |$acc:ident, $i:ident| $step:expr) => {{
+        let len: usize = $len;
+        let mut lanes = [0f32; LANES];
+        let whole = len / LANES * LANES;
+        let mut base = 0;
+        while base < whole {
+            for lane in 0..LANES {
+                let $i = base + lane;
+                let $acc = lanes[lane];
+                lanes[lane] = $step;
+            }
+            base += LANES;
+        }
+        for $i in whole..len {
+            let $acc = lanes[$i - whole];
+            lanes[$i - whole] = $step;
+        }
+        tree(lanes)
+    }};
+}
+
+/// Makes a function of this name on [`Elementwise`] that runs `body` compiled for the path.
+macro_rules! on_paths {
+    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $kind:ty),*) $(-> $out:ty)? $body:block)*) => {
+        mod body {
+            #[allow(clippy::wildcard_imports, reason = "the functions of this file")]
+            use super::*;
+            $(
+                #[inline(always)]
+                pub(super) fn $name($($arg: $kind),*) $(-> $out)? $body
+            )*
+        }
+        #[cfg(target_arch = "x86_64")]
+        mod for_avx2 {
+            $(
+                #[target_feature(enable = "avx2,fma,f16c")]
+                pub(super) fn $name($($arg: $kind),*) $(-> $out)? { super::body::$name($($arg),*) }
+            )*
+        }
+        #[cfg(target_arch = "x86_64")]
+        mod for_avx512 {
+            $(
+                #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
+                pub(super) fn $name($($arg: $kind),*) $(-> $out)? { super::body::$name($($arg),*) }
+            )*
+        }
+        impl Elementwise {
+            $(
+                $(#[$doc])*
+                pub fn $name(self, $($arg: $kind),*) $(-> $out)? {
+                    match self.0.kind() {
+                        Kind::Scalar => body::$name($($arg),*),
+                        // SAFETY: a path of this kind exists only on CPUs with these instructions.
+                        #[cfg(target_arch = "x86_64")]
+                        Kind::Avx2 => unsafe { for_avx2::$name($($arg),*) },
+                        // SAFETY: as above.
+                        #[cfg(target_arch = "x86_64")]
+                        Kind::Avx512 => unsafe { for_avx512::$name($($arg),*) },
+                    }
+                }
+            )*
+        }
+    };
+}
+
+/// Row functions of one path.
+#[derive(Debug, Clone, Copy)]
+pub struct Elementwise(Path);
+
+impl Elementwise {
+    /// Those of `path`.
+    #[must_use]
+    pub fn new(path: Path) -> Self {
+        Self(path)
+    }
+}
+
+on_paths! {
+    /// `out[i] = x[i] / sqrt(mean(x^2) + epsilon) * weight[i]`.
+    ///
+    /// # Panics
+    /// If lengths differ.
+    fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
+        let n = x.len();
+        assert!(weight.len() == n && out.len() == n, "rms_norm: lengths differ");
+        let sum = in_lanes!(n, |acc, i| x[i].mul_add(x[i], acc));
+        let scale = inverse_root(sum, n, epsilon);
+        for i in 0..n {
+            out[i] = x[i] * scale * weight[i];
+        }
+    }
+
+    /// `out[i] = (x[i] - mean) / sqrt(variance + epsilon) * weight[i] + bias[i]`.
+    ///
+    /// # Panics
+    /// If lengths differ.
+    fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32, out: &mut [f32]) {
+        let n = x.len();
+        assert!(weight.len() == n && bias.len() == n && out.len() == n, "layer_norm: lengths differ");
+        let mean = in_lanes!(n, |acc, i| acc + x[i]) / count(n);
+        let sum = in_lanes!(n, |acc, i| (x[i] - mean).mul_add(x[i] - mean, acc));
+        let scale = inverse_root(sum, n, epsilon);
+        for i in 0..n {
+            out[i] = ((x[i] - mean) * scale).mul_add(weight[i], bias[i]);
+        }
+    }
+
+    /// `x[i] += y[i]`.
+    ///
+    /// # Panics
+    /// If lengths differ.
+    fn add(x: &mut [f32], y: &[f32]) {
+        assert_eq!(x.len(), y.len(), "add: lengths differ");
+        for i in 0..x.len() {
+            x[i] += y[i];
+        }
+    }
+
+    /// `x[i] += scale * y[i]`.
+    ///
+    /// # Panics
+    /// If lengths differ.
+    fn add_scaled(x: &mut [f32], scale: f32, y: &[f32]) {
+        assert_eq!(x.len(), y.len(), "add_scaled: lengths differ");
+        for i in 0..x.len() {
+            x[i] = scale.mul_add(y[i], x[i]);
+        }
+    }
+
+    /// `gate[i] = silu(gate[i]) * up[i]`.
+    ///
+    /// # Panics
+    /// If lengths differ.
+    fn silu_gate(gate: &mut [f32], up: &[f32]) {
+        assert_eq!(gate.len(), up.len(), "silu_gate: lengths differ");
+        for i in 0..gate.len() {
+            gate[i] = gate[i] / (1.0 + exp(-gate[i])) * up[i];
+        }
+    }
+
+    /// `gate[i] = gelu(gate[i]) * up[i]` with the tanh form of GELU: `x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3))`.
+    ///
+    /// # Panics
+    /// If lengths differ.
+    fn gelu_gate(gate: &mut [f32], up: &[f32]) {
+        assert_eq!(gate.len(), up.len(), "gelu_gate: lengths differ");
+        for i in 0..gate.len() {
+            let x = gate[i];
+            let inner = TWICE_ROOT_2_OVER_PI * (x * x * x).mul_add(0.044_715, x);
+            gate[i] = x / (1.0 + exp(-inner)) * up[i];
+        }
+    }
+
+    /// `x[i] = cap * tanh(x[i] / cap)`.
+    fn soft_cap(x: &mut [f32], cap: f32) {
+        for x in x {
+            let e = exp(-2.0 * (*x / cap).abs());
+            *x = ((1.0 - e) / (1.0 + e)).copysign(*x) * cap;
+        }
+    }
+
+    /// `x[i] = exp(x[i] - max(x))`; returns the sum. Minus infinity becomes 0.
+    fn exp_shifted(x: &mut [f32]) -> f32 {
+        let max = maximum(x);
+        // All masked: nothing to look at, and no NaN from infinity minus infinity.
+        let max = if max == f32::NEG_INFINITY { 0.0 } else { max };
+        for x in x.iter_mut() {
+            *x = exp(*x - max);
+        }
+        in_lanes!(x.len(), |acc, i| acc + x[i])
+    }
+
+    /// `x[i] *= factor`.
+    fn scale(x: &mut [f32], factor: f32) {
+        for x in x {
+            *x *= factor;
+        }
+    }
+
+    /// Rounds to binary16.
+    ///
+    /// # Panics
+    /// If lengths differ.
+    fn to_f16(x: &[f32], out: &mut [u16]) {
+        assert_eq!(x.len(), out.len(), "to_f16: lengths differ");
+        for i in 0..x.len() {
+            out[i] = adyton_model::half::f32_to_f16(x[i]);
+        }
+    }
+
+    /// Quantises 32 values to -127..=127; returns the step, 0 where all values are next to zero.
+    fn quantize(x: &[f32; 32], codes: &mut [i8; 32]) -> f32 {
+        let max = x.iter().fold(0f32, |max, x| max.max(x.abs()));
+        // Below this 127 / max overflows.
+        if max < 1e-30 {
+            *codes = [0; 32];
+            return 0.0;
+        }
+        let inverse = 127.0 / max;
+        // Adding 1.5 * 2^23 rounds to the nearest integer, ties to even, and leaves it in the low bits.
+        for i in 0..32 {
+            let bits = (x[i] * inverse + 12_582_912.0).to_bits();
+            codes[i] = bits.to_le_bytes()[0].cast_signed();
+        }
+        max / 127.0
+    }
+}
+
+#[inline(always)]
+fn maximum(x: &[f32]) -> f32 {
+    // The largest value does not depend on the order.
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    for chunk in chunks {
+        for i in 0..LANES {
+            lanes[i] = if chunk[i] > lanes[i] { chunk[i] } else { lanes[i] };
+        }
+    }
+    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |max, x| if *x > max { *x } else { max })
+}
+
+#[inline(always)]
+#[expect(clippy::cast_precision_loss, reason = "rows are shorter than 2^24")]
+fn count(n: usize) -> f32 {
+    n as f32
+}
+
+#[inline(always)]
+fn inverse_root(sum: f32, n: usize, epsilon: f32) -> f32 {
+    1.0 / (sum / count(n) + epsilon).sqrt()
+}
+
+/// `sum(a[i] * b[i])` in 16 lanes. For short rows outside the kernels.
+///
+/// # Panics
+/// If lengths differ.
+#[must_use]
+pub fn dot_lanes(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len(), "dot_lanes: lengths differ");
+    in_lanes!(a.len(), |acc, i| a[i].mul_add(b[i], acc))
+}
+
+#[cfg(test)]
+#[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "tests")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn exp_is_close_to_the_real_one() {
+        for i in -90_000..=90_000 {
+            let x = i as f32 / 1000.0;
+            let (got, want) = (f64::from(exp(x)), f64::from(x).exp());
+            if x < -87.3 {
+                assert_eq!(got, 0.0);
+            } else if x > 88.7 {
+                assert_eq!(got, f64::INFINITY);
+            } else {
+                assert!((got - want).abs() <= want * 2.4e-7, "{x}: {got} {want}");
+            }
+        }
+        assert_eq!(exp(0.0), 1.0);
+        assert!(exp(f32::NAN).is_nan());
+        assert_eq!((exp(f32::INFINITY), exp(f32::NEG_INFINITY)), (f32::INFINITY, 0.0));
+    }
+
+    #[test]
+    fn half_rounds_like_the_model_crate_on_every_path() {
+        let x: Vec<f32> =
+            (0..4096).map(|i| f32::from_bits(i * 0x000f_fff1)).filter(|x| !x.is_nan()).collect();
+        for path in Path::available() {
+            let mut out = vec![0; x.len()];
+            Elementwise::new(path).to_f16(&x, &mut out);
+            for (x, got) in x.iter().zip(&out) {
+                assert_eq!(*got, adyton_model::half::f32_to_f16(*x));
+            }
+        }
+    }
+
+    fn every_function(path: Path, x: &[f32], y: &[f32]) -> Vec<u32> {
+        let f = Elementwise::new(path);
+        let mut all = Vec::new();
+        let mut out = vec![0.0; x.len()];
+        f.rms_norm(x, y, 1e-6, &mut out);
+        all.extend_from_slice(&out);
+        f.layer_norm(x, y, y, 1e-6, &mut out);
+        all.extend_from_slice(&out);
+        for apply in [Elementwise::add, Elementwise::silu_gate, Elementwise::gelu_gate] {
+            out.copy_from_slice(x);
+            apply(f, &mut out, y);
+            all.extend_from_slice(&out);
+        }
+        out.copy_from_slice(x);
+        f.add_scaled(&mut out, 0.3, y);
+        f.soft_cap(&mut out, 5.0);
+        all.extend_from_slice(&out);
+        all.push(f.exp_shifted(&mut out));
+        f.scale(&mut out, 0.7);
+        all.extend_from_slice(&out);
+        for block in x.as_chunks::<32>().0 {
+            let mut codes = [0; 32];
+            all.push(f.quantize(block, &mut codes));
+            all.extend(codes.map(f32::from));
+        }
+        all.iter().map(|x| if x.is_nan() { u32::MAX } else { x.to_bits() }).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 200 }))]
+        #[test]
+        fn paths_agree_bit_for_bit(
+            x in prop::collection::vec(prop_oneof![4 => -20f32..20.0, 1 => prop::num::f32::ANY], 0..100),
+        ) {
+            let y: Vec<f32> = x.iter().rev().copied().collect();
+            let want = every_function(Path::Scalar, &x, &y);
+            for path in Path::available() {
+                prop_assert_eq!(&every_function(path, &x, &y), &want, "{}", path);
+            }
+        }
+    }
+
+    #[test]
+    fn functions_against_f64() {
+        let x: Vec<f32> = (0..100).map(|i| (i as f32 - 50.0) / 7.0).collect();
+        let up = vec![1.0; 100];
+        let f = Elementwise::new(Path::best());
+        let mut got = x.clone();
+        f.silu_gate(&mut got, &up);
+        for (x, got) in x.iter().zip(&got) {
+            let x = f64::from(*x);
+            assert!((f64::from(*got) - x / (1.0 + (-x).exp())).abs() < 1e-6);
+        }
+        let mut got = x.clone();
+        f.gelu_gate(&mut got, &up);
+        for (x, got) in x.iter().zip(&got) {
+            let x = f64::from(*x);
+            let want = 0.5 * x * (1.0 + (0.797_884_560_802_865_4 * (x + 0.044715 * x.powi(3))).tanh());
+            assert!((f64::from(*got) - want).abs() < 1e-6);
+        }
+        let mut got = x.clone();
+        f.soft_cap(&mut got, 3.0);
+        for (x, got) in x.iter().zip(&got) {
+            assert!((f64::from(*got) - 3.0 * (f64::from(*x) / 3.0).tanh()).abs() < 1e-6);
+        }
+        let mut got = vec![f32::NEG_INFINITY; 3];
+        assert_eq!(f.exp_shifted(&mut got), 0.0);
+        f.layer_norm(&x, &up, &vec![0.0; 100], 0.0, &mut vec![0.0; 100]);
+    }
+}

@@ -1,0 +1,266 @@
+//! Products of packed matrices with batches of columns.
+
+use super::activations::Activations;
+use super::packed::{Layout, Packed};
+use super::path::{Kind, Path};
+use super::pool::Pool;
+use super::{LANES, scalar};
+
+/// Weights a part of a job covers, bytes: fits the second-level cache beside a tile of activations.
+const PART_BYTES: usize = 192 << 10;
+/// Widest kernel of any path.
+const MAX_COLUMNS: usize = 12;
+
+/// Runs the kernel for a runtime number of columns with its compile-time twin.
+macro_rules! with_columns {
+    ($columns:expr, $out:expr, |$sums:ident| $call:expr) => {
+        match $columns {
+            1 => with_columns!(@ 1, $out, $sums, $call),
+            2 => with_columns!(@ 2, $out, $sums, $call),
+            3 => with_columns!(@ 3, $out, $sums, $call),
+            4 => with_columns!(@ 4, $out, $sums, $call),
+            5 => with_columns!(@ 5, $out, $sums, $call),
+            6 => with_columns!(@ 6, $out, $sums, $call),
+            #[cfg(target_arch = "x86_64")]
+            8 => with_columns!(@ 8, $out, $sums, $call),
+            #[cfg(target_arch = "x86_64")]
+            10 => with_columns!(@ 10, $out, $sums, $call),
+            #[cfg(target_arch = "x86_64")]
+            12 => with_columns!(@ 12, $out, $sums, $call),
+            other => unreachable!("no kernel for {other} columns"),
+        }
+    };
+    (@ $n:literal, $out:expr, $sums:ident, $call:expr) => {{
+        let $sums: &mut [[f32; LANES]; $n] = $out.first_chunk_mut().expect("as many sums as columns");
+        $call
+    }};
+}
+
+/// `out[column] += group . x[column]` for a tile of an integer layout.
+fn integer_tile(
+    path: Path,
+    layout: Layout,
+    group: &[u8],
+    x: &[u32],
+    columns: usize,
+    out: &mut [[f32; LANES]],
+) {
+    match path.kind() {
+        Kind::Scalar => scalar::integers(layout, group, x, columns, out),
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx2 => with_columns!(columns, out, |sums| {
+            // SAFETY: a path of this kind exists only on CPUs with these instructions.
+            unsafe { super::avx2::integers(layout, group, x, sums) }
+        }),
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx512 => with_columns!(columns, out, |sums| {
+            // SAFETY: as above.
+            unsafe { super::avx512::integers(layout, group, x, sums) }
+        }),
+    }
+}
+
+/// `out[column] += group . x[column]` for a tile of a float layout; `x` is `[element][columns]`.
+fn float_layout_tile(
+    path: Path,
+    layout: Layout,
+    group: &[u8],
+    x: &[f32],
+    columns: usize,
+    out: &mut [[f32; LANES]],
+) {
+    match path.kind() {
+        Kind::Scalar => scalar::floats(layout, group, x, columns, out),
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx2 => with_columns!(columns, out, |sums| {
+            // SAFETY: a path of this kind exists only on CPUs with these instructions.
+            unsafe { super::avx2::floats(layout, group, x, sums) }
+        }),
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx512 => with_columns!(columns, out, |sums| {
+            // SAFETY: as above.
+            unsafe { super::avx512::floats(layout, group, x, sums) }
+        }),
+    }
+}
+
+/// `out[column][lane] += sum of w[i][lane] * x[i][column]`, elements in order; `w` is `[element][16]` f32.
+pub(crate) fn float_tile(path: Path, w: &[f32], x: &[f32], columns: usize, out: &mut [[f32; LANES]]) {
+    // SAFETY: every bit pattern of four initialised bytes is four bytes, and u8 has no alignment.
+    let bytes = unsafe { std::slice::from_raw_parts(w.as_ptr().cast(), size_of_val(w)) };
+    float_layout_tile(path, Layout::F32, bytes, x, columns, out);
+}
+
+/// As [`float_tile`] with f16 weights.
+pub(crate) fn half_tile(path: Path, w: &[u16], x: &[f32], columns: usize, out: &mut [[f32; LANES]]) {
+    // SAFETY: every bit pattern of two initialised bytes is two bytes, and u8 has no alignment.
+    let bytes = unsafe { std::slice::from_raw_parts(w.as_ptr().cast(), size_of_val(w)) };
+    float_layout_tile(path, Layout::F16, bytes, x, columns, out);
+}
+
+/// A result that several threads write, each its own rows.
+struct Target {
+    start: *mut f32,
+    rows: usize,
+}
+
+// SAFETY: threads write disjoint elements; `matmul` hands each group of rows out once.
+unsafe impl Sync for Target {}
+
+impl Target {
+    /// Writes the sums of one column from row `first` on.
+    ///
+    /// # Safety
+    /// The elements must lie inside the result, and no other thread may write them.
+    unsafe fn put(&self, column: usize, first: usize, sums: &[f32]) {
+        // SAFETY: promised by the caller.
+        unsafe {
+            let to = self.start.add(column * self.rows + first);
+            std::ptr::copy_nonoverlapping(sums.as_ptr(), to, sums.len());
+        }
+    }
+}
+
+/// `out[column] = [first . x[column], second . x[column], ...]` for the matrices of `stack` one under the other; `out`
+/// is row-major `[columns][rows of all matrices]`.
+///
+/// # Panics
+/// If shapes do not fit, or the activations lack the form a matrix needs.
+pub fn matmul(path: Path, pool: &Pool, x: &Activations, stack: &[&Packed], out: &mut [f32]) {
+    let n = x.columns();
+    let rows: usize = stack.iter().map(|weights| weights.rows()).sum();
+    assert_eq!(out.len(), n * rows, "matmul: result of {stack:?}");
+    let mut parts = Vec::new();
+    let mut offset = 0;
+    for weights in stack {
+        assert_eq!(weights.columns(), x.rows(), "matmul: {weights:?} with columns of {}", x.rows());
+        // Every thread gets several parts, so that one that is held up does not hold up all.
+        let groups = weights.groups();
+        let step = (PART_BYTES / weights.group_bytes()).clamp(1, groups.div_ceil(pool.threads() * 4).max(1));
+        let part = |first: usize| (*weights, offset, first, groups.min(first + step));
+        parts.extend((0..groups).step_by(step).map(part));
+        offset += weights.rows();
+    }
+    let target = Target { start: out.as_mut_ptr(), rows };
+    pool.run(parts.len(), &|part| {
+        let (weights, offset, first, end) = parts[part];
+        let columns = x.tile();
+        for tile in 0..x.tiles() {
+            for group in first..end {
+                let mut sums = [[0.0; LANES]; MAX_COLUMNS];
+                let bytes = weights.group(group);
+                if weights.layout().is_float() {
+                    float_layout_tile(path, weights.layout(), bytes, x.floats(tile), columns, &mut sums);
+                } else {
+                    integer_tile(path, weights.layout(), bytes, x.integers(tile), columns, &mut sums);
+                }
+                let count = LANES.min(weights.rows() - group * LANES);
+                for (slot, sums) in sums.iter().enumerate().take(columns.min(n - tile * columns)) {
+                    // SAFETY: `out` is `[n][rows]` and borrowed exclusively until the job ends; the column is below n,
+                    // the rows are below the end of this matrix's share, and each group belongs to one part, which
+                    // one thread takes.
+                    unsafe { target.put(tile * columns + slot, offset + group * LANES, &sums[..count]) }
+                }
+            }
+        }
+    });
+}
+
+#[cfg(test)]
+#[allow(clippy::cast_precision_loss, reason = "tests")]
+mod tests {
+    use adyton_model::quant::{TensorType, dequantize};
+    use proptest::prelude::*;
+
+    use super::super::packed::random;
+    use super::*;
+
+    fn product(path: Path, threads: usize, weights: &Packed, x: &[f32]) -> Vec<f32> {
+        let (n, len) = (x.len() / weights.columns(), weights.columns());
+        let pool = Pool::new(threads);
+        let mut activations = Activations::default();
+        let float = weights.layout().is_float();
+        activations.fill(path, &pool, (n, len), (!float, float), |i, out| {
+            out.copy_from_slice(&x[i * len..(i + 1) * len]);
+        });
+        let mut out = vec![f32::NAN; n * weights.rows()];
+        matmul(path, &pool, &activations, &[weights], &mut out);
+        out
+    }
+
+    fn bits(x: &[f32]) -> Vec<u32> {
+        x.iter().map(|x| if x.is_nan() { u32::MAX } else { x.to_bits() }).collect()
+    }
+
+    fn inputs(n: usize, seed: usize) -> Vec<f32> {
+        (0..n).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 500.0 - 2.0).collect()
+    }
+
+    #[test]
+    fn every_path_batch_and_thread_count_gives_the_same_bits() {
+        let (rows, columns) = if cfg!(miri) { (17, 256) } else { (53, 512) };
+        for kind in TensorType::ALL {
+            let weights = Packed::from_bytes(kind, (rows, columns), &random(kind, rows, columns, 3)).unwrap();
+            let counts: &[usize] =
+                if cfg!(miri) { &[2] } else { &[1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 16, 25, 40] };
+            for n in counts {
+                let x = inputs(n * columns, *n);
+                let mut want = Vec::new();
+                for x in x.chunks(columns) {
+                    want.extend(product(Path::Scalar, 1, &weights, x));
+                }
+                for path in Path::available() {
+                    for threads in [1, 3] {
+                        let got = product(path, threads, &weights, &x);
+                        assert_eq!(
+                            bits(&got),
+                            bits(&want),
+                            "{kind:?}, {n} columns, {path}, {threads} threads"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn products_are_close_to_f64() {
+        let (rows, columns) = (16, if cfg!(miri) { 256 } else { 1024 });
+        for kind in TensorType::ALL {
+            let bytes = random(kind, rows, columns, 11);
+            let mut weights = vec![0.0; rows * columns];
+            dequantize(kind, &bytes, &mut weights);
+            let packed = Packed::from_bytes(kind, (rows, columns), &bytes).unwrap();
+            let x = inputs(columns, 1);
+            let got = product(Path::best(), 1, &packed, &x);
+            for (row, got) in weights.chunks(columns).zip(got) {
+                let want: f64 = row.iter().zip(&x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
+                let scale: f64 = row.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>().sqrt();
+                // Activations of up to 2 are rounded to steps of 2 / 127: an error of at most half a step each.
+                let tolerance =
+                    if packed.layout().is_float() { 1e-4 } else { 1.2 * (columns as f64).sqrt() / 127.0 };
+                assert!((f64::from(got) - want).abs() <= tolerance * scale, "{kind:?}: {got} {want} {scale}");
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 1 } else { 60 }))]
+        #[test]
+        fn extreme_weights_and_inputs(
+            kind in prop::sample::select(&TensorType::ALL[..]),
+            bytes in prop::collection::vec(any::<u8>(), 1024),
+            x in prop::collection::vec(prop_oneof![5 => -1f32..1.0, 1 => prop::num::f32::ANY], 256),
+            n in 1usize..9,
+        ) {
+            let len = kind.row_bytes(256).unwrap();
+            let bytes: Vec<u8> = bytes.iter().copied().cycle().take(len * 3).collect();
+            let weights = Packed::from_bytes(kind, (3, 256), &bytes).unwrap();
+            let x: Vec<f32> = x.iter().copied().cycle().take(256 * n).collect();
+            let want = bits(&product(Path::Scalar, 1, &weights, &x));
+            for path in Path::available() {
+                prop_assert_eq!(&bits(&product(path, 2, &weights, &x)), &want, "{}", path);
+            }
+        }
+    }
+}

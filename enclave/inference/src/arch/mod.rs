@@ -1,0 +1,35 @@
+//! Kernels: the only place with instruction sets, threads and raw memory.
+//!
+//! What: products of packed weights with activations, and the vector functions between them. Why: here is where the
+//! time goes, and here alone unsafe code stands. Flow: [`Path::best`] looks at the CPU once; [`Packed`] holds weights in
+//! the kernels' layout; [`Activations`] holds a batch of columns; [`matmul`] joins them on a [`Pool`].
+//!
+//! Every path gives the same bits. Integer sums are exact, and every floating-point sum has one order that no lane
+//! count, thread count or batch changes: see `docs/decisions/0014-summation-order.md`. `scalar` is the specification.
+#![warn(clippy::undocumented_unsafe_blocks)]
+
+mod activations;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod lanes;
+pub mod limits;
+mod matmul;
+mod memory;
+mod packed;
+mod path;
+mod pool;
+mod scalar;
+
+pub use activations::Activations;
+pub use lanes::{Elementwise, dot_lanes, exp};
+pub use matmul::matmul;
+pub use packed::{Layout, PackError, Packed};
+pub use path::Path;
+pub use pool::{Cells, Pool};
+
+pub(crate) use matmul::{float_tile, half_tile};
+
+/// Rows that lie interleaved and are computed together.
+pub const LANES: usize = 16;

@@ -1,0 +1,506 @@
+//! Weights in the kernels' layout: 16 rows interleaved, in one stream.
+//!
+//! A group of 16 rows is one run of bytes, so a thread that computes a group reads memory in order. Within it each
+//! 32-bit lane of a 64-byte vector belongs to one row and holds four consecutive columns (integer formats), or each
+//! element belongs to one row (float formats). Packing keeps the size of Q4_0, Q4_K, Q6_K, Q8_0 and the floats to the
+//! byte; the rarer formats become bytes with an f32 scale and minimum.
+//!
+//! Every integer format means `weight = scale * code - minimum` for each sub-block of 16 or 32 columns.
+
+use adyton_model::half::{bf16_to_f32, f16_to_f32};
+use adyton_model::quant::{MAX_BLOCK_LEN, TensorType, codes, k_scales};
+
+use super::LANES;
+use super::memory::Memory;
+use super::pool::Pool;
+
+/// How the bytes of a group are laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(non_camel_case_types, reason = "the formats' own names")]
+pub enum Layout {
+    /// `[column][16] f32`.
+    F32,
+    /// `[column][16] f16`.
+    F16,
+    /// `[column][16] bf16`.
+    Bf16,
+    /// 32 columns: `[16] f16` scales, `[8][16][4]` codes + 128. Q8_0 and Q5_0.
+    Q8,
+    /// 32 columns: `[16] f16` scales, `[4][16][4]` bytes; byte `(i, row, j)` holds columns `4i + j` and `4i + j + 16`.
+    Q4_0,
+    /// 256 columns: `[16] f16` scales, `[16] f16` minima, `[12][16]` packed 6-bit factors, then 8 times the 256 bytes
+    /// of Q4_0's codes.
+    Q4_K,
+    /// 256 columns: `[16] f16` scales, `[16][16]` i8 factors, then for each 16 columns three vectors: nibbles of column
+    /// quads 0 and 1, of 2 and 3, and the two high bits of all four.
+    Q6_K,
+    /// 32 columns: `[16] f32` scales, `[16] f32` minima, `[8][16][4]` codes. Q4_1, Q5_1 and Q5_K.
+    Affine,
+}
+
+impl Layout {
+    /// The layout that holds tensors of this type.
+    #[must_use]
+    pub fn of(kind: TensorType) -> Self {
+        match kind {
+            TensorType::F32 => Self::F32,
+            TensorType::F16 => Self::F16,
+            TensorType::BF16 => Self::Bf16,
+            TensorType::Q8_0 | TensorType::Q5_0 => Self::Q8,
+            TensorType::Q4_0 => Self::Q4_0,
+            TensorType::Q4_K => Self::Q4_K,
+            TensorType::Q6_K => Self::Q6_K,
+            TensorType::Q4_1 | TensorType::Q5_1 | TensorType::Q5_K => Self::Affine,
+        }
+    }
+
+    /// Columns of a block.
+    #[must_use]
+    pub fn block_len(self) -> usize {
+        match self {
+            Self::F32 | Self::F16 | Self::Bf16 => 1,
+            Self::Q8 | Self::Q4_0 | Self::Affine => 32,
+            Self::Q4_K | Self::Q6_K => 256,
+        }
+    }
+
+    /// Bytes of a block of 16 rows.
+    #[must_use]
+    pub fn block_bytes(self) -> usize {
+        match self {
+            Self::F32 => 64,
+            Self::F16 | Self::Bf16 => 32,
+            Self::Q8 => 32 + 512,
+            Self::Q4_0 => 32 + 256,
+            Self::Q4_K => 64 + 192 + 8 * 256,
+            Self::Q6_K => 32 + 256 + 16 * 192,
+            Self::Affine => 128 + 512,
+        }
+    }
+
+    /// Whether columns are multiplied as floats, not as integers.
+    #[must_use]
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::F32 | Self::F16 | Self::Bf16)
+    }
+
+    /// Columns that share a scale.
+    pub(super) fn sub_len(self) -> usize {
+        if self == Self::Q6_K { 16 } else { 32 }
+    }
+}
+
+/// A matrix in a [`Layout`].
+pub struct Packed {
+    layout: Layout,
+    rows: usize,
+    columns: usize,
+    group_bytes: usize,
+    data: Memory,
+}
+
+impl std::fmt::Debug for Packed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { layout, rows, columns, .. } = self;
+        write!(f, "Packed({layout:?}, {rows} x {columns})")
+    }
+}
+
+/// What can be wrong with a matrix's shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a matrix of {rows} rows and {columns} columns cannot be held as {kind:?}")]
+pub struct PackError {
+    kind: TensorType,
+    rows: usize,
+    columns: usize,
+}
+
+impl Packed {
+    /// Packs a matrix of `rows` x `columns`. `read(offset, bytes)` fills `bytes` with the tensor's bytes from `offset`
+    /// on; it is called from all threads of `pool`.
+    ///
+    /// # Errors
+    /// [`PackError`] for an impossible shape, and those of `read`.
+    pub fn load<E: From<PackError> + Send>(
+        kind: TensorType,
+        (rows, columns): (usize, usize),
+        pool: &Pool,
+        read: impl Fn(usize, &mut [u8]) -> Result<(), E> + Sync,
+    ) -> Result<Self, E> {
+        let error = PackError { kind, rows, columns };
+        let layout = Layout::of(kind);
+        let row_bytes = kind.row_bytes(columns).filter(|len| *len > 0 && rows > 0).ok_or(error)?;
+        let group_bytes = (columns / layout.block_len()).checked_mul(layout.block_bytes()).ok_or(error)?;
+        let groups = rows.div_ceil(LANES);
+        let len = groups.checked_mul(group_bytes).filter(|len| isize::try_from(*len).is_ok()).ok_or(error)?;
+        let mut data = Memory::zeroed(len);
+        // Half a MiB at once: few calls of `read`, and what was read is still in the cache when it is packed.
+        let at_once = ((512 << 10) / (row_bytes * LANES)).max(1);
+        let failure = std::sync::Mutex::new(None);
+        pool.chunks_mut(&mut data[..len], at_once * group_bytes, |part, groups| {
+            let first = part * at_once * LANES;
+            let count = (groups.len() / group_bytes * LANES).min(rows - first);
+            let mut raw = vec![0; count * row_bytes];
+            if let Err(error) = read(first * row_bytes, &mut raw) {
+                if let Ok(mut failure) = failure.lock() {
+                    failure.get_or_insert(error);
+                }
+                return;
+            }
+            let raw_groups = raw.chunks(LANES * row_bytes);
+            for (group, raw) in groups.chunks_exact_mut(group_bytes).zip(raw_groups) {
+                for (lane, row) in raw.chunks_exact(row_bytes).enumerate() {
+                    pack_row(kind, row, lane, group);
+                }
+            }
+            raw.fill(0);
+        });
+        match failure.into_inner() {
+            Ok(Some(error)) => Err(error),
+            _ => Ok(Self { layout, rows, columns, group_bytes, data }),
+        }
+    }
+
+    /// As [`Self::load`] from bytes in memory.
+    ///
+    /// # Errors
+    /// [`PackError`] for an impossible shape or another length.
+    pub fn from_bytes(
+        kind: TensorType,
+        (rows, columns): (usize, usize),
+        bytes: &[u8],
+    ) -> Result<Self, PackError> {
+        let error = PackError { kind, rows, columns };
+        if kind.row_bytes(columns).and_then(|len| len.checked_mul(rows)) != Some(bytes.len()) {
+            return Err(error);
+        }
+        Self::load(kind, (rows, columns), &Pool::new(1), |offset, out| {
+            out.copy_from_slice(bytes.get(offset..).and_then(|rest| rest.get(..out.len())).ok_or(error)?);
+            Ok(())
+        })
+    }
+
+    /// How it is held.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Rows: outputs.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Columns: inputs.
+    #[must_use]
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Groups of 16 rows, the last one filled up with zeros.
+    pub(super) fn groups(&self) -> usize {
+        self.rows.div_ceil(LANES)
+    }
+
+    /// Bytes of a group.
+    pub(super) fn group_bytes(&self) -> usize {
+        self.group_bytes
+    }
+
+    /// The bytes of one group.
+    pub(super) fn group(&self, index: usize) -> &[u8] {
+        &self.data[index * self.group_bytes..][..self.group_bytes]
+    }
+
+    /// One row as f32.
+    ///
+    /// # Panics
+    /// If there is no such row or `out` has another length than a row.
+    pub fn row(&self, row: usize, out: &mut [f32]) {
+        assert!(row < self.rows && out.len() == self.columns, "Packed::row: {row} of {self:?}");
+        let (group, lane) = (self.group(row / LANES), row % LANES);
+        if self.layout.is_float() {
+            let element = self.layout.block_bytes() / LANES;
+            for (x, block) in out.iter_mut().zip(group.chunks_exact(self.layout.block_bytes())) {
+                *x = float(self.layout, &block[element * lane..][..element]);
+            }
+            return;
+        }
+        for (index, out) in out.chunks_mut(self.layout.sub_len()).enumerate() {
+            let sub = sub_block(self.layout, group, index, lane);
+            for (x, code) in out.iter_mut().zip(sub.codes) {
+                *x = f32::from(code) * sub.scale - sub.min;
+            }
+        }
+    }
+}
+
+fn u16_at(bytes: &[u8], index: usize) -> u16 {
+    u16::from_le_bytes([bytes[2 * index], bytes[2 * index + 1]])
+}
+
+fn f32_at(bytes: &[u8], index: usize) -> f32 {
+    let at = 4 * index;
+    f32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+/// One element of a float layout.
+pub(super) fn float(layout: Layout, bytes: &[u8]) -> f32 {
+    match layout {
+        Layout::F32 => f32_at(bytes, 0),
+        Layout::F16 => f16_to_f32(u16_at(bytes, 0)),
+        _ => bf16_to_f32(u16_at(bytes, 0)),
+    }
+}
+
+/// The columns of one row that share a scale. The first 16 or 32 codes count.
+pub(super) struct SubBlock {
+    pub(super) codes: [i16; 32],
+    pub(super) scale: f32,
+    pub(super) min: f32,
+}
+
+/// Sub-block `index` of row `lane` of a group, in any integer layout. This is what the layouts mean.
+pub(super) fn sub_block(layout: Layout, group: &[u8], index: usize, lane: usize) -> SubBlock {
+    let per_block = layout.block_len() / layout.sub_len();
+    let (block, part) = (index / per_block, index % per_block);
+    let block = &group[block * layout.block_bytes()..][..layout.block_bytes()];
+    let mut codes = [0; 32];
+    let half = |at: usize| f16_to_f32(u16_at(&block[at..], lane));
+    // Byte of column `column` in vectors of four columns for each row.
+    let byte = |bytes: &[u8], column: usize| bytes[column / 4 * 64 + lane * 4 + column % 4];
+    let nibbles = |bytes: &[u8], codes: &mut [i16; 32], zero: i16| {
+        for column in 0..16 {
+            let both = i16::from(byte(bytes, column));
+            codes[column] = (both & 15) - zero;
+            codes[column + 16] = (both >> 4) - zero;
+        }
+    };
+    match layout {
+        Layout::Q8 => {
+            for (column, code) in codes.iter_mut().enumerate() {
+                *code = i16::from(byte(&block[32..], column)) - 128;
+            }
+            SubBlock { codes, scale: half(0), min: 0.0 }
+        }
+        Layout::Q4_0 => {
+            nibbles(&block[32..], &mut codes, 8);
+            SubBlock { codes, scale: half(0), min: 0.0 }
+        }
+        Layout::Q4_K => {
+            nibbles(&block[256 + part * 256..], &mut codes, 0);
+            let packed: [u8; 12] = std::array::from_fn(|i| block[64 + i * LANES + lane]);
+            let (scales, mins) = k_scales(&packed);
+            let (scale, min) = (half(0) * f32::from(scales[part]), half(32) * f32::from(mins[part]));
+            SubBlock { codes, scale, min }
+        }
+        Layout::Q6_K => {
+            let vectors = &block[288 + part * 192..][..192];
+            for (column, code) in codes.iter_mut().enumerate().take(16) {
+                let at = lane * 4 + column % 4;
+                let quad = column / 4;
+                let low = vectors[quad / 2 * 64 + at] >> (4 * (quad % 2)) & 15;
+                let high = vectors[128 + at] >> (2 * quad) & 3;
+                *code = i16::from(low | high << 4) - 32;
+            }
+            let factor = block[32 + part * LANES + lane].cast_signed();
+            SubBlock { codes, scale: half(0) * f32::from(factor), min: 0.0 }
+        }
+        Layout::Affine => {
+            for (column, code) in codes.iter_mut().enumerate() {
+                *code = i16::from(byte(&block[128..], column));
+            }
+            SubBlock { codes, scale: f32_at(block, lane), min: f32_at(&block[64..], lane) }
+        }
+        Layout::F32 | Layout::F16 | Layout::Bf16 => unreachable!("float layouts have no sub-blocks"),
+    }
+}
+
+fn word(bytes: &[u8], index: usize) -> u32 {
+    let at = 4 * index;
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+fn put(out: &mut [u8], index: usize, word: u32) {
+    out[4 * index..4 * index + 4].copy_from_slice(&word.to_le_bytes());
+}
+
+/// Writes one row of a tensor into its lane of a group.
+fn pack_row(kind: TensorType, row: &[u8], lane: usize, group: &mut [u8]) {
+    let layout = Layout::of(kind);
+    if layout.is_float() {
+        let element = kind.block_bytes();
+        let places = group.chunks_exact_mut(layout.block_bytes());
+        for (place, value) in places.zip(row.chunks_exact(element)) {
+            place[lane * element..][..element].copy_from_slice(value);
+        }
+        return;
+    }
+    let blocks = row.chunks_exact(kind.block_bytes());
+    let per_block = kind.block_len() / layout.block_len();
+    let places = group.chunks_exact_mut(layout.block_bytes() * per_block);
+    for (place, block) in places.zip(blocks) {
+        match kind {
+            TensorType::Q8_0 => {
+                place[2 * lane..2 * lane + 2].copy_from_slice(&block[..2]);
+                for i in 0..8 {
+                    put(&mut place[32..], i * LANES + lane, word(&block[2..], i) ^ 0x8080_8080);
+                }
+            }
+            TensorType::Q4_0 => {
+                place[2 * lane..2 * lane + 2].copy_from_slice(&block[..2]);
+                for i in 0..4 {
+                    put(&mut place[32..], i * LANES + lane, word(&block[2..], i));
+                }
+            }
+            TensorType::Q4_K => pack_q4_k(block, lane, place),
+            TensorType::Q6_K => pack_q6_k(block, lane, place),
+            TensorType::Q5_0 => {
+                let mut integers = [0i8; 32];
+                codes(kind, block, &mut integers);
+                place[2 * lane..2 * lane + 2].copy_from_slice(&block[..2]);
+                // The code's zero is 16, the layout's 128.
+                put_codes(&integers, lane, 112, &mut place[32..]);
+            }
+            _ => pack_affine(kind, block, lane, place),
+        }
+    }
+}
+
+fn put_codes(codes: &[i8], lane: usize, plus: u8, out: &mut [u8]) {
+    for (i, quad) in codes.chunks_exact(4).enumerate() {
+        for (j, code) in quad.iter().enumerate() {
+            out[(i * LANES + lane) * 4 + j] = code.cast_unsigned().wrapping_add(plus);
+        }
+    }
+}
+
+fn pack_q4_k(block: &[u8], lane: usize, place: &mut [u8]) {
+    const LOW: u32 = 0x0f0f_0f0f;
+    place[2 * lane..2 * lane + 2].copy_from_slice(&block[..2]);
+    place[32 + 2 * lane..34 + 2 * lane].copy_from_slice(&block[2..4]);
+    for i in 0..12 {
+        place[64 + i * LANES + lane] = block[4 + i];
+    }
+    let place = &mut place[256..];
+    for (pair, bytes) in block[16..].chunks_exact(32).enumerate() {
+        for i in 0..4 {
+            let (a, b) = (word(bytes, i), word(bytes, i + 4));
+            put(place, (pair * 8 + i) * LANES + lane, a & LOW | (b & LOW) << 4);
+            put(place, (pair * 8 + 4 + i) * LANES + lane, a >> 4 & LOW | b & !LOW);
+        }
+    }
+}
+
+fn pack_q6_k(block: &[u8], lane: usize, place: &mut [u8]) {
+    place[2 * lane..2 * lane + 2].copy_from_slice(&block[208..]);
+    for i in 0..16 {
+        place[32 + i * LANES + lane] = block[192 + i];
+    }
+    let place = &mut place[288..];
+    // Quads of columns: eight follow each other with the same shifts, and four of them are a sub-block.
+    for (half, place) in place.chunks_exact_mut(8 * 192).enumerate() {
+        let (low, high) = (&block[half * 64..half * 64 + 64], &block[128 + half * 32..160 + half * 32]);
+        for (quarter, place) in place.chunks_exact_mut(2 * 192).enumerate() {
+            for (sub, place) in place.chunks_exact_mut(192).enumerate() {
+                let low =
+                    |i: usize| word(low, quarter % 2 * 8 + sub * 4 + i) >> (quarter / 2 * 4) & 0x0f0f_0f0f;
+                let high = |i: usize| (word(high, sub * 4 + i) >> (2 * quarter) & 0x0303_0303) << (2 * i);
+                put(place, lane, low(0) | low(1) << 4);
+                put(place, LANES + lane, low(2) | low(3) << 4);
+                put(place, 2 * LANES + lane, high(0) | high(1) | high(2) | high(3));
+            }
+        }
+    }
+}
+
+fn pack_affine(kind: TensorType, block: &[u8], lane: usize, place: &mut [u8]) {
+    let mut integers = [0i8; MAX_BLOCK_LEN];
+    let integers = &mut integers[..kind.block_len()];
+    codes(kind, block, integers);
+    let (d, m) = (f16_to_f32(u16_at(block, 0)), f16_to_f32(u16_at(block, 1)));
+    let factors = (kind == TensorType::Q5_K).then(|| k_scales(&block[4..16]));
+    let places = place.chunks_exact_mut(Layout::Affine.block_bytes()).zip(integers.chunks_exact(32));
+    for (part, (place, codes)) in places.enumerate() {
+        let (scale, min) = match factors {
+            Some((scales, mins)) => (d * f32::from(scales[part]), m * f32::from(mins[part])),
+            None => (d, -m),
+        };
+        place[4 * lane..4 * lane + 4].copy_from_slice(&scale.to_le_bytes());
+        place[64 + 4 * lane..68 + 4 * lane].copy_from_slice(&min.to_le_bytes());
+        put_codes(codes, lane, 0, &mut place[128..]);
+    }
+}
+
+#[cfg(test)]
+pub(super) use tests::random;
+
+#[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "tests")]
+mod tests {
+    use adyton_model::quant::dequantize;
+
+    use super::*;
+
+    /// Pseudo-random bytes whose floats are finite.
+    pub(crate) fn random(kind: TensorType, rows: usize, columns: usize, seed: u64) -> Vec<u8> {
+        let mut state = seed | 1;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        };
+        let mut bytes: Vec<u8> = (0..kind.row_bytes(columns).unwrap() * rows).map(|_| next()).collect();
+        // The exponents of the floats in a block: clear the highest bit but one.
+        let exponents: &[usize] = match kind {
+            TensorType::F32 => &[3],
+            TensorType::F16 | TensorType::BF16 | TensorType::Q4_0 | TensorType::Q5_0 | TensorType::Q8_0 => {
+                &[1]
+            }
+            TensorType::Q6_K => &[209],
+            _ => &[1, 3],
+        };
+        for block in bytes.chunks_exact_mut(kind.block_bytes()) {
+            exponents.iter().for_each(|at| block[*at] &= 0xbf);
+        }
+        bytes
+    }
+
+    #[test]
+    fn rows_come_back_as_the_model_crate_decodes_them() {
+        let columns = if cfg!(miri) { 256 } else { 768 };
+        for kind in TensorType::ALL {
+            for rows in [1, 16, 19] {
+                let bytes = random(kind, rows, columns, 7);
+                let packed = Packed::from_bytes(kind, (rows, columns), &bytes).unwrap();
+                let (mut got, mut want) = (vec![0.0; columns], vec![0.0; columns]);
+                for (row, bytes) in bytes.chunks_exact(kind.row_bytes(columns).unwrap()).enumerate() {
+                    dequantize(kind, bytes, &mut want);
+                    packed.row(row, &mut got);
+                    assert_eq!(got, want, "{kind:?} row {row}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn common_formats_keep_their_size() {
+        for kind in [TensorType::Q4_0, TensorType::Q8_0, TensorType::Q4_K, TensorType::Q6_K, TensorType::F16]
+        {
+            let packed = Packed::from_bytes(kind, (32, 512), &random(kind, 32, 512, 1)).unwrap();
+            assert_eq!(packed.groups() * packed.group_bytes(), kind.row_bytes(512).unwrap() * 32);
+        }
+    }
+
+    #[test]
+    fn impossible_shapes_are_errors() {
+        let load = |rows, columns| {
+            Packed::load::<PackError>(TensorType::Q4_K, (rows, columns), &Pool::new(1), |_, _| Ok(()))
+        };
+        assert!(load(1, 128).is_err());
+        assert!(load(0, 256).is_err());
+        assert!(load(usize::MAX, 256).is_err());
+        assert!(load(1 << 60, 1 << 20).is_err());
+        assert!(Packed::from_bytes(TensorType::F32, (2, 2), &[0; 15]).is_err());
+    }
+}

@@ -1,0 +1,35 @@
+//! What the machine can do at best.
+
+use std::time::Instant;
+
+use adyton_inference::arch::limits::{READ_BYTES, Reader, f32_peak, int8_peak};
+use adyton_inference::arch::{Path, Pool};
+use serde_json::{Value, json};
+
+/// The best of several runs, in 10^9 a second.
+#[expect(clippy::cast_precision_loss, reason = "operation counts")]
+fn best(repetitions: usize, mut run: impl FnMut() -> usize) -> f64 {
+    let rates = (0..=repetitions).map(|_| {
+        let start = Instant::now();
+        run() as f64 / start.elapsed().as_secs_f64() / 1e9
+    });
+    rates.fold(0.0, f64::max)
+}
+
+pub(crate) fn limits(threads: usize, repetitions: usize) -> Value {
+    let (path, pool) = (Path::best(), Pool::new(threads));
+    let reader = Reader::default();
+    let read = best(repetitions, || {
+        reader.pass(path, &pool);
+        READ_BYTES
+    });
+    let f32 = best(repetitions * 4, || f32_peak(path, &pool));
+    let int8 = best(repetitions * 4, || int8_peak(path, &pool));
+    json!({
+        "n_threads": threads,
+        "kernels": path.to_string(),
+        "read_gb_s": read,
+        "f32_gflop_s": f32,
+        "int8_gop_s": int8,
+    })
+}

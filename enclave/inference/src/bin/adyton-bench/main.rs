@@ -1,0 +1,134 @@
+//! Speed, logits and tokens of models from the command line; JSON on stdout.
+//!
+//! This program is for measuring and comparing. It reads model files as they are and is no part of the enclave.
+#![allow(clippy::disallowed_methods, reason = "a program: it reads files and the clock")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "its answer is printed")]
+
+mod file;
+mod limits;
+mod logits;
+mod speed;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use adyton_inference::arch::Path;
+use adyton_inference::lm::KvKind;
+use clap::{Args, Parser, Subcommand};
+
+type AnyError = Box<dyn std::error::Error>;
+
+/// Measures the inference core.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// Which model and how to run it.
+#[derive(Args, Clone)]
+struct Run {
+    /// Model file (GGUF).
+    #[arg(short, long)]
+    model: PathBuf,
+    /// Threads that compute.
+    #[arg(short, long, default_value_t = 2)]
+    threads: usize,
+    /// Kernel path: scalar, avx2, avx512-vnni; the fastest of this CPU where absent.
+    #[arg(long)]
+    kernels: Option<String>,
+    /// Keys and values: f16 or f32.
+    #[arg(long, value_parser = kv_kind)]
+    kv: Option<KvKind>,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Prompt processing and generation, tokens a second.
+    Speed {
+        #[command(flatten)]
+        run: Run,
+        /// Tokens of a prompt; 0 leaves the test out.
+        #[arg(short = 'p', default_value_t = 512)]
+        n_prompt: usize,
+        /// Tokens generated for each sequence; 0 leaves the test out.
+        #[arg(short = 'n', default_value_t = 128)]
+        n_gen: usize,
+        /// Sequences that generate together.
+        #[arg(short = 's', default_value_t = 1)]
+        n_sequences: usize,
+        /// Repetitions.
+        #[arg(short = 'r', default_value_t = 5)]
+        repetitions: usize,
+    },
+    /// Logits of the last token, and a greedy continuation.
+    Logits {
+        #[command(flatten)]
+        run: Run,
+        /// Token ids of the prompt.
+        #[arg(long, value_delimiter = ',', required = true)]
+        tokens: Vec<u32>,
+        /// Tokens to continue with.
+        #[arg(long, default_value_t = 0)]
+        greedy: usize,
+    },
+    /// Token ids of a text file.
+    Tokenize {
+        /// Model file (GGUF).
+        #[arg(short, long)]
+        model: PathBuf,
+        /// The text, UTF-8.
+        #[arg(long)]
+        text_file: PathBuf,
+        /// Add the tokens around a text, and turn the text of control tokens into these tokens.
+        #[arg(long)]
+        special: bool,
+    },
+    /// Read bandwidth, f32 and int8 peaks of this machine.
+    Limits {
+        /// Threads that compute.
+        #[arg(short, long, default_value_t = 2)]
+        threads: usize,
+        /// Repetitions.
+        #[arg(short = 'r', default_value_t = 5)]
+        repetitions: usize,
+    },
+}
+
+fn kv_kind(text: &str) -> Result<KvKind, String> {
+    match text {
+        "f16" => Ok(KvKind::F16),
+        "f32" => Ok(KvKind::F32),
+        other => Err(format!("`{other}` is neither f16 nor f32")),
+    }
+}
+
+impl Run {
+    fn path(&self) -> Result<Path, AnyError> {
+        let Some(name) = &self.kernels else { return Ok(Path::best()) };
+        let path = Path::available().into_iter().find(|path| path.to_string() == *name);
+        path.ok_or_else(|| format!("this CPU has no kernel path `{name}`").into())
+    }
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().verb {
+        Verb::Speed { run, n_prompt, n_gen, n_sequences, repetitions } => {
+            speed::speed(&run, n_prompt, n_gen, n_sequences.max(1), repetitions.max(1))
+        }
+        Verb::Logits { run, tokens, greedy } => logits::logits(&run, &tokens, greedy),
+        Verb::Tokenize { model, text_file, special } => logits::tokenize(&model, &text_file, special),
+        Verb::Limits { threads, repetitions } => Ok(limits::limits(threads, repetitions.max(1))),
+    };
+    match result {
+        Ok(answer) => {
+            println!("{answer}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("adyton-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

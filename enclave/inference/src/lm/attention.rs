@@ -1,0 +1,228 @@
+//! Attention of a batch of queries over a paged cache.
+//!
+//! For each query: scores are dot products in order of the head's elements; softmax subtracts the exact maximum and sums
+//! in 16 lanes, lane = position mod 16; the result adds values in order of the positions. Positions a query may not see
+//! have weight exactly 0, so other tokens of the batch change nothing. Queries that share a KV head are computed
+//! together, which is where the time is saved.
+
+use super::kv_cache::{KvCache, PAGE, Page, Sequence};
+use super::{Architecture, KvKind};
+use crate::arch::{Cells, Elementwise, LANES, Path, Pool, float_tile, half_tile};
+
+/// Queries of one sequence: rows `first..first + count` of the batch are positions `start..start + count`.
+#[derive(Debug)]
+pub(super) struct Span<'a> {
+    pub(super) first: usize,
+    pub(super) count: usize,
+    pub(super) start: usize,
+    pub(super) sequence: &'a Sequence,
+}
+
+/// Columns computed at once.
+const COLUMNS: usize = 12;
+/// Widths there are kernels for, widest first.
+const WIDTHS: [usize; 7] = [12, 10, 8, 6, 4, 2, 1];
+
+/// What one layer's attention needs.
+#[derive(Debug)]
+pub(super) struct Attention<'a> {
+    pub(super) path: Path,
+    pub(super) architecture: &'a Architecture,
+    pub(super) cache: &'a KvCache,
+    pub(super) layer: usize,
+    /// `[rows][q rows, then k and v]`.
+    pub(super) qkv: &'a [f32],
+    /// Elements of a row of `qkv`.
+    pub(super) stride: usize,
+}
+
+impl Attention<'_> {
+    /// Computes all spans. `out`: `[rows][n_heads][head_dim]`.
+    pub(super) fn run(&self, pool: &Pool, spans: &[Span<'_>], out: &mut [f32]) {
+        let a = self.architecture;
+        let group = a.n_heads / a.n_kv_heads;
+        let together = (self.path.attention_columns() / group).max(1);
+        let mut parts = Vec::new();
+        for span in spans {
+            // The longest rows first, so that the job does not end with one of them.
+            for offset in (0..span.count).step_by(together).rev() {
+                parts.extend((0..a.n_kv_heads).map(|head| (span, offset, head)));
+            }
+        }
+        pool.cells(out, group * a.head_dim, parts.len(), |part, cells| {
+            let (span, offset, head) = parts[part];
+            self.tile(span, offset..span.count.min(offset + together), head, cells);
+        });
+    }
+
+    /// Queries `tokens` of a span for one KV head.
+    fn tile(&self, span: &Span<'_>, tokens: std::ops::Range<usize>, head: usize, cells: &Cells<'_, f32>) {
+        let a = self.architecture;
+        let group = a.n_heads / a.n_kv_heads;
+        let columns: Vec<(usize, usize)> =
+            tokens.clone().flat_map(|token| (0..group).map(move |i| (token, i))).collect();
+        let mut results = vec![0.0; columns.len() * a.head_dim];
+        let mut done = 0;
+        while done < columns.len() {
+            let left = columns.len() - done;
+            let max = left.min(self.path.attention_columns());
+            let width = WIDTHS.into_iter().find(|width| *width <= max).unwrap_or(1);
+            let results = &mut results[done * a.head_dim..(done + width) * a.head_dim];
+            self.columns(span, &columns[done..done + width], head, results);
+            done += width;
+        }
+        let rows = results.chunks_exact(group * a.head_dim);
+        for (token, results) in tokens.zip(rows) {
+            let cell = cells.take((span.first + token) * a.n_kv_heads + head);
+            cell.copy_from_slice(results);
+        }
+    }
+
+    /// The columns `(token, head in group)`, all of one KV head; `out`: `[columns][head_dim]`.
+    fn columns(&self, span: &Span<'_>, columns: &[(usize, usize)], head: usize, out: &mut [f32]) {
+        let a = self.architecture;
+        let f = Elementwise::new(self.path);
+        let (n, group) = (columns.len(), a.n_heads / a.n_kv_heads);
+        let window = a.window(self.layer);
+        let visible = |token: usize| {
+            let position = span.start + token;
+            (window.map_or(0, |window| (position + 1).saturating_sub(window)), position + 1)
+        };
+        let first = columns.iter().map(|(token, _)| visible(*token).0).min().unwrap_or(0) / PAGE;
+        let end = columns.iter().map(|(token, _)| visible(*token).1).max().unwrap_or(0).div_ceil(PAGE);
+        let pages = &span.sequence.pages[first..end];
+        let len = pages.len() * PAGE;
+
+        let mut queries = vec![0.0; a.head_dim * n];
+        for (column, (token, i)) in columns.iter().enumerate() {
+            let row = &self.qkv[(span.first + token) * self.stride + (head * group + i) * a.head_dim..];
+            for (d, x) in row[..a.head_dim].iter().enumerate() {
+                queries[d * n + column] = *x;
+            }
+        }
+        let mut scores = vec![0.0; n * len];
+        for (index, page) in pages.iter().enumerate() {
+            let mut sums = [[0.0; LANES]; COLUMNS];
+            self.multiply(*page, head, 0, a.head_dim, &queries, n, &mut sums);
+            for (column, sums) in sums.iter().enumerate().take(n) {
+                scores[column * len + index * PAGE..][..PAGE].copy_from_slice(sums);
+            }
+        }
+        let mut weights = vec![0.0; n * len];
+        let mut totals = [0.0; COLUMNS];
+        for (column, (token, _)) in columns.iter().enumerate() {
+            let row = &mut scores[column * len..(column + 1) * len];
+            f.scale(row, a.attention_scale);
+            if let Some(cap) = a.attention_cap {
+                f.soft_cap(row, cap);
+            }
+            let (from, to) = visible(*token);
+            row[..from - first * PAGE].fill(f32::NEG_INFINITY);
+            row[to - first * PAGE..].fill(f32::NEG_INFINITY);
+            totals[column] = f.exp_shifted(row);
+            for (t, weight) in row.iter().enumerate() {
+                weights[t * n + column] = *weight;
+            }
+        }
+        for d in 0..self.cache.head_dim() / LANES {
+            let mut sums = [[0.0; LANES]; COLUMNS];
+            for (index, page) in pages.iter().enumerate() {
+                let offset = self.cache.values() + d * PAGE * LANES;
+                self.multiply(*page, head, offset, PAGE, &weights[index * PAGE * n..], n, &mut sums);
+            }
+            let count = LANES.min(a.head_dim - d * LANES);
+            for (column, sums) in sums.iter().enumerate().take(n) {
+                for (x, sum) in out[column * a.head_dim + d * LANES..][..count].iter_mut().zip(sums) {
+                    *x = sum / totals[column];
+                }
+            }
+        }
+    }
+
+    /// `sums[column] += sum over i below count of page[offset + i][16] * x[i][column]`.
+    #[expect(clippy::too_many_arguments, reason = "one place, and the names say it")]
+    fn multiply(
+        &self,
+        page: usize,
+        head: usize,
+        offset: usize,
+        count: usize,
+        x: &[f32],
+        n: usize,
+        sums: &mut [[f32; LANES]],
+    ) {
+        let from = self.cache.place(self.layer, head) + offset;
+        let x = &x[..count * n];
+        match &self.cache.pages[page] {
+            Page::F32(data) => float_tile(self.path, &data[from..][..count * LANES], x, n, sums),
+            Page::F16(data) => half_tile(self.path, &data[from..][..count * LANES], x, n, sums),
+        }
+    }
+}
+
+/// Writes the keys and values of all spans into their pages.
+pub(super) fn store(
+    path: Path,
+    pool: &Pool,
+    cache: &mut KvCache,
+    layer: usize,
+    spans: &[Span<'_>],
+    (qkv, stride): (&[f32], usize),
+    a: &Architecture,
+) {
+    // One piece for each page touched, so that threads write different pages.
+    let mut pieces = Vec::new();
+    for span in spans {
+        let mut at = 0;
+        while at < span.count {
+            let position = span.start + at;
+            let count = (PAGE - position % PAGE).min(span.count - at);
+            let id = span.sequence.pages[position / PAGE];
+            let empty = match cache.kind() {
+                KvKind::F32 => Page::F32(Box::default()),
+                KvKind::F16 => Page::F16(Box::default()),
+            };
+            let page = std::mem::replace(&mut cache.pages[id], empty);
+            pieces.push((id, page, span.first + at, position % PAGE, count));
+            at += count;
+        }
+    }
+    let f = Elementwise::new(path);
+    let (kv_dim, q_dim) = (a.n_kv_heads * a.head_dim, a.n_heads * a.head_dim);
+    let shared = &*cache;
+    pool.chunks_mut(&mut pieces, 1, |_, pieces| {
+        for (_, page, row, slot, count) in pieces {
+            for i in 0..*count {
+                let kv = &qkv[(*row + i) * stride + q_dim..][..2 * kv_dim];
+                for head in 0..a.n_kv_heads {
+                    let place = shared.place(layer, head);
+                    let key = &kv[head * a.head_dim..][..a.head_dim];
+                    let value = &kv[kv_dim + head * a.head_dim..][..a.head_dim];
+                    match page {
+                        Page::F32(data) => put(&mut data[place..], shared.values(), *slot + i, key, value),
+                        Page::F16(data) => {
+                            let (mut k, mut v) = (vec![0; key.len()], vec![0; key.len()]);
+                            f.to_f16(key, &mut k);
+                            f.to_f16(value, &mut v);
+                            put(&mut data[place..], shared.values(), *slot + i, &k, &v);
+                        }
+                    }
+                }
+            }
+        }
+    });
+    for (id, page, ..) in pieces {
+        cache.pages[id] = page;
+    }
+}
+
+/// Writes one position of one head.
+fn put<T: Copy>(data: &mut [T], values: usize, slot: usize, key: &[T], value: &[T]) {
+    let (keys, values) = data.split_at_mut(values);
+    for (d, x) in key.iter().enumerate() {
+        keys[d * PAGE + slot] = *x;
+    }
+    for (d, x) in value.chunks(LANES).enumerate() {
+        values[(d * PAGE + slot) * LANES..][..x.len()].copy_from_slice(x);
+    }
+}

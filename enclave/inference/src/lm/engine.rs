@@ -1,0 +1,352 @@
+//! Many requests on one model: continuous batching, chunked prefill, prefix reuse, speculation by lookup.
+//!
+//! Each [`Engine::step`] computes one batch: the next token of every request that is generating, and at most
+//! [`EngineOptions::chunk`] tokens of prompts. A request's tokens are what they would be alone: batches do not change
+//! bits, and guessed tokens count only where the model's own choice is the same. Keys and values are reused only within
+//! one tenant, so that nobody learns from timing what another asked.
+
+use std::collections::VecDeque;
+
+use super::{KvCache, KvKind, Model, ModelError, Sampler, Sampling, Sequence, Step, Wanted};
+
+/// Limits of an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineOptions {
+    /// How keys and values are held.
+    pub kv: KvKind,
+    /// Positions of all requests together.
+    pub positions: usize,
+    /// Prompt tokens computed in one step, at most.
+    pub chunk: usize,
+    /// Requests that run together, at most.
+    pub running: usize,
+    /// Tokens guessed from the text so far and verified together; 0: none.
+    pub guesses: usize,
+    /// Ended conversations whose keys and values are kept for their tenant's next request.
+    pub kept: usize,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self { kv: KvKind::F16, positions: 1 << 14, chunk: 256, running: 16, guesses: 0, kept: 8 }
+    }
+}
+
+/// What is asked of an engine.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Whose request it is. Only requests of one tenant share computed prefixes.
+    pub tenant: u64,
+    /// Tokens of the prompt.
+    pub prompt: Vec<u32>,
+    /// Tokens to generate, at most.
+    pub max_tokens: usize,
+    /// Tokens that end the answer.
+    pub stop_tokens: Vec<u32>,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+}
+
+/// Number of a request within its engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(u64);
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// A stop token; it is not part of the answer.
+    Stop,
+    /// `max_tokens`, or the end of the context.
+    Length,
+}
+
+/// What a step brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The next token of an answer.
+    Token(RequestId, u32),
+    /// The answer is complete.
+    Finished(RequestId, Finish),
+}
+
+#[derive(Debug)]
+struct Running {
+    id: RequestId,
+    request: Request,
+    sampler: Sampler,
+    sequence: Sequence,
+    /// Prompt and answer. The first `sequence.len()` are computed.
+    tokens: Vec<u32>,
+    generated: usize,
+    /// Positions it may need in all.
+    needs: usize,
+}
+
+/// Keys and values of an ended conversation.
+#[derive(Debug)]
+struct Kept {
+    tenant: u64,
+    tokens: Vec<u32>,
+    sequence: Sequence,
+}
+
+/// A model with its requests.
+#[derive(Debug)]
+pub struct Engine {
+    model: Model,
+    cache: KvCache,
+    options: EngineOptions,
+    waiting: VecDeque<(RequestId, Request)>,
+    running: Vec<Running>,
+    kept: VecDeque<Kept>,
+    next: u64,
+}
+
+/// The shortest run of tokens that is looked up, tokens.
+const LOOKUP: usize = 3;
+
+impl Engine {
+    /// An engine without requests.
+    #[must_use]
+    pub fn new(model: Model, options: EngineOptions) -> Self {
+        let cache = model.cache(options.kv, options.positions);
+        Self {
+            model,
+            cache,
+            options,
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            kept: VecDeque::new(),
+            next: 0,
+        }
+    }
+
+    /// The model.
+    #[must_use]
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Takes a request.
+    ///
+    /// # Errors
+    /// [`ModelError::Token`], [`ModelError::EmptyPrompt`], or [`ModelError::ContextFull`] if the prompt alone leaves no
+    /// room for an answer.
+    pub fn submit(&mut self, request: Request) -> Result<RequestId, ModelError> {
+        let a = self.model.architecture();
+        let seq_len = a.seq_len.min(self.options.positions);
+        if request.prompt.is_empty() {
+            return Err(ModelError::EmptyPrompt);
+        }
+        if request.prompt.len() >= seq_len {
+            return Err(ModelError::ContextFull { len: request.prompt.len() + 1, seq_len });
+        }
+        if let Some(token) = request.prompt.iter().find(|token| **token as usize >= a.vocab_size) {
+            return Err(ModelError::Token { token: *token, vocab_size: a.vocab_size });
+        }
+        let id = RequestId(self.next);
+        self.next += 1;
+        self.waiting.push_back((id, request));
+        Ok(id)
+    }
+
+    /// Ends a request without an event, such as when its client has gone.
+    pub fn cancel(&mut self, id: RequestId) {
+        self.waiting.retain(|(waiting, _)| *waiting != id);
+        if let Some(index) = self.running.iter().position(|running| running.id == id) {
+            let running = self.running.remove(index);
+            self.keep(running);
+        }
+    }
+
+    /// Whether nothing is left to do.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    /// Forgets everything kept for a tenant.
+    pub fn forget(&mut self, tenant: u64) {
+        for kept in std::mem::take(&mut self.kept) {
+            if kept.tenant == tenant {
+                self.cache.release(kept.sequence);
+            } else {
+                self.kept.push_back(kept);
+            }
+        }
+    }
+
+    /// Computes one batch.
+    ///
+    /// # Errors
+    /// Those of [`Model::forward`], which requests that were taken do not cause.
+    pub fn step(&mut self) -> Result<Vec<Event>, ModelError> {
+        self.admit();
+        let mut budget = self.options.chunk.max(1);
+        let guesses = self.options.guesses;
+        let mut planned: Vec<(usize, Vec<u32>, Wanted)> = Vec::new();
+        for (index, running) in self.running.iter().enumerate() {
+            let done = running.sequence.len();
+            let left = &running.tokens[done..];
+            if left.len() == 1 {
+                let room = running.needs.saturating_sub(running.tokens.len());
+                let guessed = lookup(&running.tokens, guesses.min(room));
+                let wanted = if guessed.is_empty() { Wanted::Last } else { Wanted::All };
+                planned.push((index, [left, &guessed].concat(), wanted));
+            } else {
+                let count = left.len().min(budget);
+                budget -= count;
+                if count > 0 {
+                    let wanted = if count == left.len() { Wanted::Last } else { Wanted::Nothing };
+                    planned.push((index, left[..count].to_vec(), wanted));
+                }
+            }
+        }
+        let mut steps = Vec::new();
+        let mut plan = planned.iter().peekable();
+        for (index, running) in self.running.iter_mut().enumerate() {
+            if let Some((_, tokens, wanted)) = plan.next_if(|(planned, ..)| *planned == index) {
+                steps.push(Step { sequence: &mut running.sequence, tokens, wanted: *wanted });
+            }
+        }
+        let logits = self.model.forward(&mut self.cache, &mut steps)?;
+        let mut rows = logits.chunks_exact(self.model.architecture().vocab_size);
+        let mut events = Vec::new();
+        let mut ended = Vec::new();
+        for (index, tokens, wanted) in &planned {
+            let count = match wanted {
+                Wanted::Nothing => 0,
+                Wanted::Last => 1,
+                Wanted::All => tokens.len(),
+            };
+            let rows: Vec<&[f32]> = rows.by_ref().take(count).collect();
+            let running = &mut self.running[*index];
+            if let Some(finish) = running.take(&rows, &tokens[tokens.len() - count..], &mut events) {
+                events.push(Event::Finished(running.id, finish));
+                ended.push(*index);
+            }
+            // What was guessed wrongly is forgotten; the last token is not computed yet.
+            let computed = running.tokens.len().saturating_sub(1);
+            if count > 0 {
+                self.cache.truncate(&mut running.sequence, computed);
+            }
+        }
+        for index in ended.into_iter().rev() {
+            let running = self.running.remove(index);
+            self.keep(running);
+        }
+        Ok(events)
+    }
+
+    /// Starts waiting requests while there is room for all they may need.
+    fn admit(&mut self) {
+        while self.running.len() < self.options.running {
+            let Some((_, request)) = self.waiting.front() else { return };
+            let seq_len = self.model.architecture().seq_len.min(self.options.positions);
+            let needs = request.prompt.len().saturating_add(request.max_tokens).min(seq_len);
+            // Whole pages, and one more for each that a guess may touch.
+            let pages = |positions: usize| positions.next_multiple_of(16) + 16;
+            let used: usize = self.running.iter().map(|running| pages(running.needs)).sum();
+            if used + pages(needs) > self.options.positions && !self.running.is_empty() {
+                return;
+            }
+            let Some((id, request)) = self.waiting.pop_front() else { return };
+            let (sequence, reused) = self.reuse(&request);
+            let room = self.options.positions.saturating_sub(used + pages(needs));
+            self.shrink_kept(room);
+            let mut sampler = Sampler::new(request.sampling.clone());
+            request.prompt.iter().for_each(|token| sampler.accept(*token));
+            let tokens = request.prompt.clone();
+            debug_assert!(reused < tokens.len());
+            self.running.push(Running { id, request, sampler, sequence, tokens, generated: 0, needs });
+        }
+    }
+
+    /// The kept conversation of the same tenant that begins most like the prompt.
+    fn reuse(&mut self, request: &Request) -> (Sequence, usize) {
+        let common = |kept: &Kept| {
+            // The last token is computed anew: its logits are needed.
+            let most = kept.sequence.len().min(request.prompt.len() - 1);
+            kept.tokens.iter().zip(&request.prompt).take(most).take_while(|(a, b)| a == b).count()
+        };
+        let best = (0..self.kept.len())
+            .filter(|index| self.kept[*index].tenant == request.tenant)
+            .max_by_key(|index| common(&self.kept[*index]))
+            .filter(|index| common(&self.kept[*index]) > 0);
+        let Some(mut kept) = best.and_then(|index| self.kept.remove(index)) else {
+            return (Sequence::default(), 0);
+        };
+        let common = common(&kept);
+        self.cache.truncate(&mut kept.sequence, common);
+        (kept.sequence, common)
+    }
+
+    fn keep(&mut self, running: Running) {
+        let Running { request, sequence, tokens, .. } = running;
+        self.kept.push_back(Kept { tenant: request.tenant, tokens, sequence });
+        while self.kept.len() > self.options.kept {
+            if let Some(kept) = self.kept.pop_front() {
+                self.cache.release(kept.sequence);
+            }
+        }
+    }
+
+    /// Releases kept conversations, oldest first, until they hold at most `positions`.
+    fn shrink_kept(&mut self, positions: usize) {
+        let pages = |kept: &Kept| kept.sequence.len().next_multiple_of(16);
+        while self.kept.iter().map(pages).sum::<usize>() > positions {
+            if let Some(kept) = self.kept.pop_front() {
+                self.cache.release(kept.sequence);
+            }
+        }
+    }
+}
+
+impl Running {
+    /// Chooses tokens from the logits behind each of `inputs`, the last computed token and the guesses after it, as long
+    /// as the guesses are right. Returns why the answer ended, if it did.
+    fn take(&mut self, rows: &[&[f32]], inputs: &[u32], events: &mut Vec<Event>) -> Option<Finish> {
+        for (i, row) in rows.iter().enumerate() {
+            if self.generated >= self.request.max_tokens {
+                return Some(Finish::Length);
+            }
+            let token = self.sampler.sample(row);
+            if self.request.stop_tokens.contains(&token) {
+                return Some(Finish::Stop);
+            }
+            self.tokens.push(token);
+            self.generated += 1;
+            events.push(Event::Token(self.id, token));
+            if self.generated >= self.request.max_tokens || self.tokens.len() >= self.needs {
+                return Some(Finish::Length);
+            }
+            if inputs.get(i + 1) != Some(&token) {
+                return None;
+            }
+        }
+        None
+    }
+}
+
+/// Up to `n` tokens that followed the last earlier occurrence of the last few tokens.
+fn lookup(tokens: &[u32], n: usize) -> Vec<u32> {
+    let Some(start) = tokens.len().checked_sub(LOOKUP).filter(|_| n > 0) else { return Vec::new() };
+    let last = &tokens[start..];
+    let found = tokens[..tokens.len() - 1].windows(LOOKUP).rposition(|window| window == last);
+    found.map_or_else(Vec::new, |at| tokens[at + LOOKUP..].iter().copied().take(n).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lookup;
+
+    #[test]
+    fn lookup_continues_the_last_occurrence() {
+        assert_eq!(lookup(&[1, 2, 3, 4, 5, 1, 2, 3], 2), [4, 5]);
+        assert_eq!(lookup(&[1, 2, 3, 9, 1, 2, 3, 8, 1, 2, 3], 4), [8, 1, 2, 3]);
+        assert_eq!(lookup(&[7, 7, 7, 7], 4), [7]);
+        assert_eq!(lookup(&[1, 2, 3, 4], 4), [0; 0]);
+        assert_eq!(lookup(&[1, 2], 4), [0; 0]);
+        assert_eq!(lookup(&[1, 2, 3, 4, 1, 2, 3], 0), [0; 0]);
+    }
+}

@@ -1,0 +1,74 @@
+//! Why a file is no model that can be run, and why a batch cannot.
+
+use adyton_model::gguf::GgufError;
+use adyton_model::quant::TensorType;
+
+use crate::arch::PackError;
+
+/// Why a model was refused or a batch not computed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// The file itself.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    /// An architecture nobody here knows.
+    #[error("architecture `{0}` is not known; llama, qwen2, qwen3, qwen3moe, gemma2, gemma3 and phi3 are")]
+    Architecture(String),
+    /// A count or factor in the metadata that no model has.
+    #[error("metadata key `{key}` is {got}; {want}")]
+    Metadata {
+        /// The key.
+        key: String,
+        /// Its value.
+        got: String,
+        /// What it must be.
+        want: &'static str,
+    },
+    /// A tensor is missing.
+    #[error("tensor `{0}` is missing")]
+    MissingTensor(String),
+    /// A tensor has another shape or type than the metadata says.
+    #[error("tensor `{name}` is {got:?} of {kind:?}, but the metadata asks for {want:?}")]
+    Shape {
+        /// Its name.
+        name: String,
+        /// Its element type.
+        kind: TensorType,
+        /// Its dimensions, innermost first.
+        got: [u64; 4],
+        /// Columns and rows wanted.
+        want: [usize; 2],
+    },
+    /// A tensor nobody asked for: running without it would compute something else.
+    #[error("tensor `{0}` belongs to no part of this architecture that is computed here")]
+    UnknownTensor(String),
+    /// A matrix cannot be packed.
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    /// The weights could not be read.
+    #[error("reading the weights: {0}")]
+    Read(#[from] std::io::Error),
+    /// A token outside the vocabulary.
+    #[error("token {token} is not in the vocabulary of {vocab_size}")]
+    Token {
+        /// The token.
+        token: u32,
+        /// Size of the vocabulary.
+        vocab_size: usize,
+    },
+    /// A sequence would be longer than the model or the cache allows.
+    #[error("{len} tokens do not fit into the context of {seq_len}; shorten the text")]
+    ContextFull {
+        /// Tokens the sequence would have.
+        len: usize,
+        /// The most it may have.
+        seq_len: usize,
+    },
+    /// A request without tokens.
+    #[error("the prompt is empty")]
+    EmptyPrompt,
+    /// All pages of the cache are in use.
+    #[error("the KV cache is full; end another sequence first")]
+    CacheFull,
+}

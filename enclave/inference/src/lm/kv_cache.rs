@@ -1,0 +1,149 @@
+//! Keys and values of earlier positions, in pages of 16 positions.
+//!
+//! A page belongs to one sequence and holds all layers. For each layer and KV head: keys `[head_dim][16 positions]`,
+//! then values `[head_dim / 16][16 positions][16]`, head dimensions filled up to 16: the layout of 16 interleaved rows
+//! that the float kernels read. Pages are zeroed when they are given back: nothing of a prompt stays behind.
+
+use super::{Architecture, ModelError};
+use crate::arch::LANES;
+
+/// Positions of a page.
+pub(super) const PAGE: usize = LANES;
+
+/// How keys and values are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvKind {
+    /// Exact.
+    F32,
+    /// Rounded to binary16; half the memory.
+    F16,
+}
+
+/// One page.
+#[derive(Debug)]
+pub(super) enum Page {
+    F32(Box<[f32]>),
+    F16(Box<[u16]>),
+}
+
+/// Pages of all sequences of one model.
+#[derive(Debug)]
+pub struct KvCache {
+    kind: KvKind,
+    head_dim: usize,
+    n_kv_heads: usize,
+    page_len: usize,
+    max_pages: usize,
+    pub(super) pages: Vec<Page>,
+    free: Vec<usize>,
+}
+
+/// The positions of one conversation. Give it back with [`KvCache::release`].
+#[derive(Debug, Default)]
+pub struct Sequence {
+    pub(super) pages: Vec<usize>,
+    pub(super) len: usize,
+}
+
+impl Sequence {
+    /// Tokens computed so far.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether no token was computed yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl KvCache {
+    /// A cache for `positions` tokens in all; memory is taken as they come.
+    #[must_use]
+    pub fn new(architecture: &Architecture, kind: KvKind, positions: usize) -> Self {
+        let head_dim = architecture.head_dim.next_multiple_of(LANES);
+        let n_kv_heads = architecture.n_kv_heads;
+        Self {
+            kind,
+            head_dim,
+            n_kv_heads,
+            page_len: architecture.n_layers * n_kv_heads * 2 * head_dim * PAGE,
+            max_pages: positions.div_ceil(PAGE),
+            pages: Vec::new(),
+            free: Vec::new(),
+        }
+    }
+
+    /// How keys and values are held.
+    #[must_use]
+    pub fn kind(&self) -> KvKind {
+        self.kind
+    }
+
+    /// Bytes taken so far.
+    #[must_use]
+    pub fn len_bytes(&self) -> usize {
+        let element = match self.kind {
+            KvKind::F32 => 4,
+            KvKind::F16 => 2,
+        };
+        self.pages.len() * self.page_len * element
+    }
+
+    /// Makes room for `len` positions.
+    pub(super) fn reserve(&mut self, sequence: &mut Sequence, len: usize) -> Result<(), ModelError> {
+        let missing = len.div_ceil(PAGE).saturating_sub(sequence.pages.len());
+        if missing > self.free.len() + (self.max_pages - self.pages.len()) {
+            return Err(ModelError::CacheFull);
+        }
+        for _ in 0..missing {
+            let page = self.free.pop().unwrap_or_else(|| {
+                self.pages.push(match self.kind {
+                    KvKind::F32 => Page::F32(vec![0.0; self.page_len].into()),
+                    KvKind::F16 => Page::F16(vec![0; self.page_len].into()),
+                });
+                self.pages.len() - 1
+            });
+            sequence.pages.push(page);
+        }
+        Ok(())
+    }
+
+    /// Forgets all positions from `len` on, to compute others in their place.
+    pub fn truncate(&mut self, sequence: &mut Sequence, len: usize) {
+        if len >= sequence.len {
+            return;
+        }
+        sequence.len = len;
+        for page in sequence.pages.drain(len.div_ceil(PAGE)..) {
+            match &mut self.pages[page] {
+                Page::F32(data) => data.fill(0.0),
+                Page::F16(data) => data.fill(0),
+            }
+            self.free.push(page);
+        }
+    }
+
+    /// Ends a sequence; its pages are zeroed.
+    pub fn release(&mut self, mut sequence: Sequence) {
+        sequence.len = usize::MAX;
+        self.truncate(&mut sequence, 0);
+    }
+
+    /// First element of the keys of a layer and head within a page; values follow `values()` later.
+    pub(super) fn place(&self, layer: usize, head: usize) -> usize {
+        (layer * self.n_kv_heads + head) * 2 * self.values()
+    }
+
+    /// Elements of the keys of one layer and head in a page.
+    pub(super) fn values(&self) -> usize {
+        self.head_dim * PAGE
+    }
+
+    /// Head dimension, filled up to 16.
+    pub(super) fn head_dim(&self) -> usize {
+        self.head_dim
+    }
+}

@@ -1,0 +1,28 @@
+//! Language models: decoder-only transformers of the Llama, Qwen, Gemma and Phi families.
+//!
+//! What: a GGUF directory becomes an [`Architecture`], then a [`Model`]; tokens go in, logits come out. Why: this is
+//! what clients are served with. Flow: [`Architecture::from_gguf`] says how the layers are wired, [`Model::load`] reads
+//! and packs the weights, [`Model::forward`] computes one batch of any sequences against a paged [`KvCache`]. Trust: the
+//! file is a stranger's; each shape is compared with the description before it is used, and a file may at worst make
+//! numbers that are infinite or NaN. Results are a function of the weights and the sequence's tokens alone, bit for bit.
+
+mod architecture;
+mod attention;
+mod engine;
+mod error;
+mod forward;
+mod kv_cache;
+mod model;
+mod rope;
+mod sampler;
+mod stop;
+mod trigonometry;
+
+pub use architecture::{Activation, Architecture, Family, RopePairs, RopeScaling};
+pub use engine::{Engine, EngineOptions, Event, Finish, Request, RequestId};
+pub use error::ModelError;
+pub use forward::{Step, Wanted};
+pub use kv_cache::{KvCache, KvKind, Sequence};
+pub use model::{Model, Options, Source};
+pub use sampler::{Mirostat, Sampler, Sampling, logprobs};
+pub use stop::StopStrings;

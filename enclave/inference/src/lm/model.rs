@@ -1,0 +1,281 @@
+//! Weights of a model, read and packed.
+
+use std::collections::BTreeSet;
+use std::io;
+
+use adyton_model::gguf::{Gguf, TensorInfo};
+use adyton_model::quant::dequantize;
+
+use super::architecture::{Architecture, Family, RopeScaling};
+use super::rope::Rope;
+use super::{KvCache, KvKind, ModelError};
+use crate::arch::{Packed, Path, Pool};
+
+/// Where the bytes of a file come from: a slice, a file, an opened sealed file.
+pub trait Source: Sync {
+    /// Fills `out` with the file's bytes from `offset` on.
+    ///
+    /// # Errors
+    /// Whatever keeps the bytes away.
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
+}
+
+impl Source for &[u8] {
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let from = usize::try_from(offset).ok().and_then(|offset| self.get(offset..));
+        let bytes = from.and_then(|rest| rest.get(..out.len())).ok_or(io::ErrorKind::UnexpectedEof)?;
+        out.copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// How a model is run. None of it changes results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Threads that compute, the caller's included.
+    pub threads: usize,
+    /// Instruction-set path.
+    pub path: Path,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { threads: 1, path: Path::best() }
+    }
+}
+
+/// Feed-forward matrices of a layer.
+#[derive(Debug)]
+pub(super) enum FeedForward {
+    /// Gate and up (or both in one), then down.
+    Dense { gate_up: Vec<Packed>, down: Packed },
+    /// A router and the same for each expert.
+    Experts { router: Packed, experts: Vec<(Vec<Packed>, Packed)> },
+}
+
+/// One transformer layer.
+#[derive(Debug)]
+pub(super) struct Layer {
+    pub(super) attention_norm: Vec<f32>,
+    pub(super) qkv: Vec<Packed>,
+    pub(super) qkv_bias: Option<Vec<f32>>,
+    pub(super) q_norm: Option<Vec<f32>>,
+    pub(super) k_norm: Option<Vec<f32>>,
+    pub(super) output: Packed,
+    pub(super) output_bias: Option<Vec<f32>>,
+    pub(super) post_attention_norm: Option<Vec<f32>>,
+    pub(super) ffn_norm: Vec<f32>,
+    pub(super) ffn: FeedForward,
+    pub(super) post_ffn_norm: Option<Vec<f32>>,
+}
+
+/// A model that can be run.
+#[derive(Debug)]
+pub struct Model {
+    pub(super) architecture: Architecture,
+    pub(super) path: Path,
+    pub(super) pool: Pool,
+    pub(super) embedding: Packed,
+    pub(super) layers: Vec<Layer>,
+    pub(super) output_norm: Vec<f32>,
+    /// Absent where the embedding serves as output matrix.
+    pub(super) output: Option<Packed>,
+    pub(super) rope: Rope,
+    pub(super) rope_local: Option<Rope>,
+}
+
+/// Reads tensors and remembers which.
+struct Loader<'a> {
+    gguf: &'a Gguf<'a>,
+    source: &'a dyn Source,
+    pool: &'a Pool,
+    taken: BTreeSet<String>,
+}
+
+impl<'a> Loader<'a> {
+    fn find(&mut self, name: &str, [columns, rows]: [usize; 2]) -> Result<&'a TensorInfo<'a>, ModelError> {
+        let tensor = self.gguf.tensor(name).ok_or_else(|| ModelError::MissingTensor(name.to_owned()))?;
+        if tensor.columns() != columns as u64 || tensor.rows() != rows as u64 {
+            return Err(ModelError::Shape {
+                name: name.to_owned(),
+                kind: tensor.kind,
+                got: tensor.dims,
+                want: [columns, rows],
+            });
+        }
+        self.taken.insert(name.to_owned());
+        Ok(tensor)
+    }
+
+    fn matrix(&mut self, name: &str, columns: usize, rows: usize) -> Result<Packed, ModelError> {
+        self.part(name, columns, rows, 0, 1)
+    }
+
+    /// Matrix `index` of a tensor that holds `count` of them.
+    fn part(
+        &mut self,
+        name: &str,
+        columns: usize,
+        rows: usize,
+        index: usize,
+        count: usize,
+    ) -> Result<Packed, ModelError> {
+        let total = rows.saturating_mul(count);
+        let tensor = self.find(name, [columns, total])?;
+        let start = tensor.start + tensor.len_bytes / count as u64 * index as u64;
+        let source = self.source;
+        Packed::load(tensor.kind, (rows, columns), self.pool, |offset, out| {
+            Ok::<_, ModelError>(source.read(start + offset as u64, out)?)
+        })
+    }
+
+    fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, ModelError> {
+        let tensor = self.find(name, [len, 1])?;
+        let bytes = tensor.kind.row_bytes(len).unwrap_or_default();
+        let mut raw = vec![0; bytes];
+        self.source.read(tensor.start, &mut raw)?;
+        let mut out = vec![0.0; len];
+        dequantize(tensor.kind, &raw, &mut out);
+        Ok(out)
+    }
+
+    fn optional_vector(&mut self, name: &str, len: usize) -> Result<Option<Vec<f32>>, ModelError> {
+        self.gguf.tensor(name).is_some().then(|| self.vector(name, len)).transpose()
+    }
+}
+
+impl Model {
+    /// Reads and packs the weights of a file with this directory.
+    ///
+    /// # Errors
+    /// Metadata, shapes, missing or unknown tensors, and those of `source`.
+    pub fn load(gguf: &Gguf<'_>, source: &dyn Source, options: Options) -> Result<Self, ModelError> {
+        let a = Architecture::from_gguf(gguf)?;
+        let pool = Pool::new(options.threads);
+        let mut loader = Loader { gguf, source, pool: &pool, taken: BTreeSet::new() };
+        let embedding = loader.matrix("token_embd.weight", a.dim, a.vocab_size)?;
+        let mut layers = Vec::new();
+        for index in 0..a.n_layers {
+            layers.push(layer(&mut loader, &a, index)?);
+        }
+        let output_norm = loader.vector("output_norm.weight", a.dim)?;
+        let output = match gguf.tensor("output.weight") {
+            Some(_) => Some(loader.matrix("output.weight", a.dim, a.vocab_size)?),
+            None => None,
+        };
+        let pairs = a.rope_dim / 2;
+        let (divisors, long) = match a.rope_scaling {
+            RopeScaling::Long { .. } => (
+                loader.optional_vector("rope_factors_short.weight", pairs)?,
+                loader.optional_vector("rope_factors_long.weight", pairs)?,
+            ),
+            _ => (loader.optional_vector("rope_freqs.weight", pairs)?, None),
+        };
+        let mut a = a;
+        if let RopeScaling::Long { original, .. } = a.rope_scaling {
+            // Which divisors apply would otherwise depend on how long a text becomes: sequences stay within the
+            // context of training, where the short ones do.
+            let _ = long;
+            a.seq_len = a.seq_len.min(original);
+        }
+        let rope = Rope::new(&a, a.rope_base, a.rope_scaling, divisors.as_deref());
+        let rope_local = a.rope_base_local.map(|base| Rope::new(&a, base, RopeScaling::None, None));
+        let taken = loader.taken;
+        if let Some(tensor) = gguf.tensors().iter().find(|tensor| !taken.contains(tensor.name)) {
+            return Err(ModelError::UnknownTensor(tensor.name.to_owned()));
+        }
+        let path = options.path;
+        Ok(Self { architecture: a, path, pool, embedding, layers, output_norm, output, rope, rope_local })
+    }
+
+    /// How the model is wired.
+    #[must_use]
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    /// The instruction-set path in use.
+    #[must_use]
+    pub fn path(&self) -> Path {
+        self.path
+    }
+
+    /// A cache for `positions` tokens of all sequences together.
+    #[must_use]
+    pub fn cache(&self, kind: KvKind, positions: usize) -> KvCache {
+        KvCache::new(&self.architecture, kind, positions)
+    }
+}
+
+fn layer(loader: &mut Loader<'_>, a: &Architecture, index: usize) -> Result<Layer, ModelError> {
+    let name = |part: &str| format!("blk.{index}.{part}");
+    let (q, kv) = (a.n_heads * a.head_dim, a.n_kv_heads * a.head_dim);
+    let weight = |part: &str| name(&format!("{part}.weight"));
+    let qkv = if a.fused {
+        vec![loader.matrix(&weight("attn_qkv"), a.dim, q + 2 * kv)?]
+    } else {
+        vec![
+            loader.matrix(&weight("attn_q"), a.dim, q)?,
+            loader.matrix(&weight("attn_k"), a.dim, kv)?,
+            loader.matrix(&weight("attn_v"), a.dim, kv)?,
+        ]
+    };
+    let mut qkv_bias = None;
+    for (part, len, offset) in [("attn_q.bias", q, 0), ("attn_k.bias", kv, q), ("attn_v.bias", kv, q + kv)] {
+        if let Some(bias) = loader.optional_vector(&name(part), len)? {
+            qkv_bias.get_or_insert_with(|| vec![0.0; q + 2 * kv])[offset..offset + len]
+                .copy_from_slice(&bias);
+        }
+    }
+    let mut norm =
+        |part: &str, len: usize, wanted: bool| wanted.then(|| loader.vector(&weight(part), len)).transpose();
+    let q_norm = norm("attn_q_norm", a.head_dim, a.qk_norm)?;
+    let k_norm = norm("attn_k_norm", a.head_dim, a.qk_norm)?;
+    let post_attention_norm = norm("post_attention_norm", a.dim, a.post_norms)?;
+    let post_ffn_norm = norm("post_ffw_norm", a.dim, a.post_norms)?;
+    let ffn = match a.experts {
+        Some(experts) => {
+            let router = loader.matrix(&weight("ffn_gate_inp"), a.dim, experts.count)?;
+            let mut all = Vec::new();
+            for expert in 0..experts.count {
+                let mut part = |kind: &str, columns: usize, rows: usize| {
+                    loader.part(&weight(kind), columns, rows, expert, experts.count)
+                };
+                let gate_up = vec![
+                    part("ffn_gate_exps", a.dim, a.hidden_dim)?,
+                    part("ffn_up_exps", a.dim, a.hidden_dim)?,
+                ];
+                all.push((gate_up, part("ffn_down_exps", a.hidden_dim, a.dim)?));
+            }
+            FeedForward::Experts { router, experts: all }
+        }
+        None if a.fused => FeedForward::Dense {
+            gate_up: vec![loader.matrix(&weight("ffn_up"), a.dim, 2 * a.hidden_dim)?],
+            down: loader.matrix(&weight("ffn_down"), a.hidden_dim, a.dim)?,
+        },
+        None => FeedForward::Dense {
+            gate_up: vec![
+                loader.matrix(&weight("ffn_gate"), a.dim, a.hidden_dim)?,
+                loader.matrix(&weight("ffn_up"), a.dim, a.hidden_dim)?,
+            ],
+            down: loader.matrix(&weight("ffn_down"), a.hidden_dim, a.dim)?,
+        },
+    };
+    // Old files repeat the divisors in every layer; they are all the same.
+    if a.family == Family::Llama && loader.gguf.tensor(&weight("rope_freqs")).is_some() {
+        loader.taken.insert(weight("rope_freqs"));
+    }
+    Ok(Layer {
+        attention_norm: loader.vector(&weight("attn_norm"), a.dim)?,
+        qkv,
+        qkv_bias,
+        q_norm,
+        k_norm,
+        output: loader.matrix(&weight("attn_output"), q, a.dim)?,
+        output_bias: loader.optional_vector(&name("attn_output.bias"), a.dim)?,
+        post_attention_norm,
+        ffn_norm: loader.vector(&weight("ffn_norm"), a.dim)?,
+        ffn,
+        post_ffn_norm,
+    })
+}

@@ -1,0 +1,188 @@
+//! The tokens of a model.
+
+use std::collections::HashMap;
+
+use adyton_model::gguf::Gguf;
+
+use super::TokenizerError;
+
+/// Most tokens taken; the largest vocabularies have some 260 000.
+const MAX_TOKENS: usize = 1 << 22;
+
+/// What a token is, with the numbers of `tokenizer.ggml.token_type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "their own names")]
+pub enum TokenKind {
+    Normal,
+    Unknown,
+    /// Never written, only meant: `<|im_end|>`.
+    Control,
+    /// Cut out of every text.
+    UserDefined,
+    Unused,
+    /// `<0x41>`: one byte.
+    Byte,
+}
+
+/// Texts, kinds and scores of all tokens.
+#[derive(Debug)]
+pub struct Vocabulary {
+    texts: Vec<Box<str>>,
+    kinds: Vec<TokenKind>,
+    scores: Vec<f32>,
+    ids: HashMap<Box<str>, u32>,
+    bytes: [Option<u32>; 256],
+    pub(super) bos: Option<u32>,
+    pub(super) eos: Option<u32>,
+    /// What `add_special` puts at the end: end of sequence, or the separator of encoders.
+    pub(super) eos_at_end: Option<u32>,
+    pub(super) unknown: Option<u32>,
+    pub(super) add_bos: bool,
+    pub(super) add_eos: bool,
+    end_of_turn: Vec<u32>,
+}
+
+impl Vocabulary {
+    pub(super) fn from_gguf(gguf: &Gguf<'_>, model: &str) -> Result<Self, TokenizerError> {
+        let tokens = gguf.require("tokenizer.ggml.tokens")?.as_array().and_then(|array| array.strings());
+        let tokens = tokens.ok_or(TokenizerError::Vocabulary("tokens are no strings"))?;
+        let len = tokens.len();
+        if len == 0 || len > MAX_TOKENS {
+            return Err(TokenizerError::Vocabulary("no tokens, or more than any model has"));
+        }
+        let numbers = |key: &str| -> Result<Option<Vec<f64>>, TokenizerError> {
+            let Some(array) = gguf.array(key)? else { return Ok(None) };
+            let numbers = array.numbers().filter(|numbers| numbers.len() == len);
+            numbers.map(Some).ok_or(TokenizerError::Vocabulary("not as many numbers as tokens"))
+        };
+        let kinds = numbers("tokenizer.ggml.token_type")?;
+        #[expect(clippy::cast_possible_truncation, reason = "small numbers; others are normal tokens")]
+        let kind = |number: &f64| match *number as i64 {
+            2 => TokenKind::Unknown,
+            3 => TokenKind::Control,
+            4 => TokenKind::UserDefined,
+            5 => TokenKind::Unused,
+            6 => TokenKind::Byte,
+            _ => TokenKind::Normal,
+        };
+        let kinds =
+            kinds.map_or_else(|| vec![TokenKind::Normal; len], |kinds| kinds.iter().map(kind).collect());
+        #[expect(clippy::cast_possible_truncation, reason = "scores were f32 in the file")]
+        let scores = numbers("tokenizer.ggml.scores")?
+            .map_or_else(|| vec![0.0; len], |scores| scores.iter().map(|score| *score as f32).collect());
+        let mut ids = HashMap::with_capacity(len);
+        let mut bytes = [None; 256];
+        for (id, text) in (0u32..).zip(&tokens) {
+            ids.insert(Box::from(*text), id);
+            if kinds[id as usize] == TokenKind::Byte
+                && let Some(byte) = byte_of(text)
+            {
+                bytes[usize::from(byte)] = Some(id);
+            }
+        }
+        let special = |key: &'static str| -> Result<Option<u32>, TokenizerError> {
+            match gguf.integer(key)? {
+                None => Ok(None),
+                Some(id) => match u32::try_from(id) {
+                    Ok(token) if id < len as u64 => Ok(Some(token)),
+                    // Files say "none" with an id of all ones.
+                    _ if id == u64::from(u32::MAX) => Ok(None),
+                    _ => Err(TokenizerError::Id { key, id, len }),
+                },
+            }
+        };
+        let bert = model == "bert";
+        let eos = special("tokenizer.ggml.eos_token_id")?;
+        let separator = special("tokenizer.ggml.seperator_token_id")?;
+        let bos = special("tokenizer.ggml.bos_token_id")?;
+        let cls = special("tokenizer.ggml.cls_token_id")?;
+        let llama_3 = matches!(
+            gguf.text("tokenizer.ggml.pre")?,
+            Some("llama-bpe" | "llama3" | "llama-v3" | "falcon3" | "pixtral" | "tekken" | "chameleon")
+        );
+        let add_bos = model == "llama" || bert || model == "gemma4" || llama_3;
+        let mut vocabulary = Self {
+            texts: tokens.into_iter().map(Box::from).collect(),
+            kinds,
+            scores,
+            ids,
+            bytes,
+            bos: if bert { cls.or(bos) } else { bos },
+            eos,
+            eos_at_end: if bert { separator.or(eos) } else { eos },
+            unknown: special("tokenizer.ggml.unknown_token_id")?,
+            add_bos: gguf.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(add_bos),
+            add_eos: gguf.flag("tokenizer.ggml.add_eos_token")?.unwrap_or(bert),
+            end_of_turn: Vec::new(),
+        };
+        let mut end: Vec<u32> = vocabulary.eos.into_iter().collect();
+        end.extend(special("tokenizer.ggml.eot_token_id")?);
+        let usual = ["<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "<|eom_id|>"];
+        end.extend(
+            usual.iter().filter_map(|text| {
+                vocabulary.id(text).filter(|id| vocabulary.kind(*id) == TokenKind::Control)
+            }),
+        );
+        end.sort_unstable();
+        end.dedup();
+        vocabulary.end_of_turn = end;
+        Ok(vocabulary)
+    }
+
+    /// Number of tokens.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.texts.len()
+    }
+
+    /// Never: an empty vocabulary is refused.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.texts.is_empty()
+    }
+
+    /// The token of this very text; of several the last.
+    #[must_use]
+    pub fn id(&self, text: &str) -> Option<u32> {
+        self.ids.get(text).copied()
+    }
+
+    /// The token of a byte.
+    pub(super) fn byte(&self, byte: u8) -> Option<u32> {
+        self.bytes[usize::from(byte)]
+    }
+
+    /// Text of a token as the file has it; empty outside the vocabulary.
+    #[must_use]
+    pub fn text(&self, token: u32) -> &str {
+        self.texts.get(token as usize).map_or("", |text| text)
+    }
+
+    /// Kind of a token; unused outside the vocabulary.
+    #[must_use]
+    pub fn kind(&self, token: u32) -> TokenKind {
+        self.kinds.get(token as usize).copied().unwrap_or(TokenKind::Unused)
+    }
+
+    pub(super) fn score(&self, token: u32) -> f32 {
+        self.scores.get(token as usize).copied().unwrap_or(0.0)
+    }
+
+    /// Beginning of a sequence.
+    #[must_use]
+    pub fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// Every token that ends an answer, sorted.
+    #[must_use]
+    pub fn end_of_turn(&self) -> &[u32] {
+        &self.end_of_turn
+    }
+}
+
+/// The byte of `<0x41>`.
+pub(super) fn byte_of(text: &str) -> Option<u8> {
+    let digits = text.strip_prefix("<0x")?.strip_suffix('>')?;
+    u8::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 2)
+}

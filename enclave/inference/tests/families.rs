@@ -1,0 +1,211 @@
+//! Every family on small models made here: the same bits under every path, thread count and chunking, through the engine,
+//! and damaged files as typed errors.
+#![allow(clippy::disallowed_methods, reason = "tests may write the models for another engine")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "tests"
+)]
+
+mod common;
+
+use adyton_inference::arch::Path;
+use adyton_inference::lm::{
+    Engine, EngineOptions, Event, Finish, KvKind, Model, ModelError, Options, Request, Sampling, Sequence,
+    Step, Wanted,
+};
+use adyton_model::gguf::Gguf;
+use common::{FAMILIES, VOCAB, tiny};
+
+fn load(bytes: &[u8], options: Options) -> Result<Model, ModelError> {
+    let gguf = Gguf::parse(bytes, bytes.len() as u64)?;
+    Model::load(&gguf, &bytes, options)
+}
+
+fn logits(model: &Model, tokens: &[u32], chunk: usize) -> Vec<u32> {
+    let mut cache = model.cache(KvKind::F32, 128);
+    let mut sequence = Sequence::default();
+    let mut all = Vec::new();
+    for tokens in tokens.chunks(chunk) {
+        let step = Step { sequence: &mut sequence, tokens, wanted: Wanted::All };
+        all.extend(model.forward(&mut cache, &mut [step]).unwrap());
+    }
+    all.into_iter().map(f32::to_bits).collect()
+}
+
+fn prompt(n: u32) -> Vec<u32> {
+    (0..n).map(|i| (i * i * 31 + 7 * i + 3) % VOCAB).collect()
+}
+
+#[test]
+fn every_family_gives_the_same_bits_everywhere() {
+    for variant in FAMILIES {
+        for half in [false, true] {
+            let bytes = tiny(variant, half);
+            if let Some(folder) = std::env::var_os("ADYTON_WRITE_MODELS") {
+                let name = format!("{variant}-{}.gguf", if half { "f16" } else { "f32" });
+                std::fs::write(std::path::Path::new(&folder).join(name), &bytes).unwrap();
+            }
+            let tokens = prompt(33);
+            let want =
+                logits(&load(&bytes, Options { threads: 1, path: Path::Scalar }).unwrap(), &tokens, 33);
+            assert!(want.iter().all(|bits| f32::from_bits(*bits).is_finite()), "{variant}");
+            for path in Path::available() {
+                let model = load(&bytes, Options { threads: 2, path }).unwrap();
+                for chunk in [1, 7, 33] {
+                    assert!(logits(&model, &tokens, chunk) == want, "{variant} {path} chunks of {chunk}");
+                }
+            }
+        }
+    }
+}
+
+fn greedy(model: &Model, prompt: &[u32], n: usize) -> Vec<u32> {
+    let mut cache = model.cache(KvKind::F16, 512);
+    let mut sequence = Sequence::default();
+    let mut next = prompt.to_vec();
+    let mut out = Vec::new();
+    while out.len() < n {
+        let step = Step { sequence: &mut sequence, tokens: &next, wanted: Wanted::Last };
+        let logits = model.forward(&mut cache, &mut [step]).unwrap();
+        let best = (0..logits.len()).rev().max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap() as u32;
+        out.push(best);
+        next = vec![best];
+    }
+    out
+}
+
+fn request(prompt: &[u32], max_tokens: usize) -> Request {
+    Request {
+        tenant: 1,
+        prompt: prompt.to_vec(),
+        max_tokens,
+        stop_tokens: Vec::new(),
+        sampling: Sampling::default(),
+    }
+}
+
+/// Runs requests to their end; each comes after `delay` more steps than the one before.
+fn run(engine: &mut Engine, requests: &[Request], delay: usize) -> Vec<(Vec<u32>, Finish)> {
+    let mut ids = Vec::new();
+    let mut answers = vec![(Vec::new(), None); requests.len()];
+    let mut steps = 0;
+    while ids.len() < requests.len() || !engine.is_idle() {
+        while ids.len() < requests.len() && steps >= ids.len() * delay {
+            ids.push(engine.submit(requests[ids.len()].clone()).unwrap());
+        }
+        for event in engine.step().unwrap() {
+            let at = |id| ids.iter().position(|known| *known == id).unwrap();
+            match event {
+                Event::Token(id, token) => answers[at(id)].0.push(token),
+                Event::Finished(id, finish) => answers[at(id)].1 = Some(finish),
+            }
+        }
+        steps += 1;
+        assert!(steps < 10_000);
+    }
+    answers.into_iter().map(|(tokens, finish)| (tokens, finish.unwrap())).collect()
+}
+
+#[test]
+fn batches_chunks_prefixes_and_guesses_change_no_token() {
+    for variant in ["llama", "gemma3", "qwen3moe"] {
+        let bytes = tiny(variant, false);
+        let options = Options { threads: 2, ..Options::default() };
+        let alone = load(&bytes, options).unwrap();
+        // The later ones share prefixes with the earlier ones.
+        let requests: Vec<Request> = (0..10).map(|i| request(&prompt(60)[..8 + 5 * i], 20 + i)).collect();
+        let want: Vec<Vec<u32>> =
+            requests.iter().map(|request| greedy(&alone, &request.prompt, request.max_tokens)).collect();
+        for (guesses, chunk, delay, running) in [(0, 256, 0, 16), (4, 7, 1, 3), (8, 16, 5, 2), (3, 1, 40, 16)]
+        {
+            let options =
+                EngineOptions { guesses, chunk, running, positions: 512, ..EngineOptions::default() };
+            let mut engine =
+                Engine::new(load(&bytes, Options { threads: 2, ..Options::default() }).unwrap(), options);
+            let got = run(&mut engine, &requests, delay);
+            for (i, ((tokens, finish), want)) in got.iter().zip(&want).enumerate() {
+                assert_eq!(tokens, want, "{variant} request {i}, {options:?}");
+                assert_eq!(*finish, Finish::Length);
+            }
+        }
+    }
+}
+
+#[test]
+fn drawn_tokens_are_the_same_with_guesses() {
+    let bytes = tiny("qwen2", false);
+    let sampled = |guesses| {
+        let options = EngineOptions { guesses, positions: 512, ..EngineOptions::default() };
+        let mut engine = Engine::new(load(&bytes, Options::default()).unwrap(), options);
+        let sampling = Sampling { temperature: 0.3, seed: 11, ..Sampling::default() };
+        run(&mut engine, &[Request { sampling, ..request(&prompt(20), 100) }], 0)
+    };
+    assert_eq!(sampled(0), sampled(5));
+}
+
+#[test]
+fn answers_end_at_stop_tokens_and_at_the_end_of_the_context() {
+    let bytes = tiny("llama", false);
+    let model = || load(&bytes, Options::default()).unwrap();
+    let free = greedy(&model(), &prompt(9), 12);
+    let stop = free[5];
+    let first = free.iter().position(|token| *token == stop).unwrap();
+    let mut engine = Engine::new(model(), EngineOptions { positions: 64, ..EngineOptions::default() });
+    let stopping = Request { stop_tokens: vec![stop], ..request(&prompt(9), 12) };
+    let answers = run(&mut engine, &[stopping, request(&prompt(50), usize::MAX), request(&prompt(9), 0)], 0);
+    assert_eq!(answers[0], (free[..first].to_vec(), Finish::Stop));
+    assert_eq!((answers[1].0.len(), answers[1].1), (14, Finish::Length));
+    assert_eq!(answers[2], (Vec::new(), Finish::Length));
+    let refused = |prompt: Vec<u32>| engine_error(&bytes, prompt);
+    assert!(matches!(refused(Vec::new()), ModelError::EmptyPrompt));
+    assert!(matches!(refused(vec![VOCAB]), ModelError::Token { token: VOCAB, .. }));
+    assert!(matches!(refused(vec![1; 64]), ModelError::ContextFull { len: 65, seq_len: 64 }));
+}
+
+fn engine_error(bytes: &[u8], prompt: Vec<u32>) -> ModelError {
+    let model = load(bytes, Options::default()).unwrap();
+    let mut engine = Engine::new(model, EngineOptions { positions: 64, ..EngineOptions::default() });
+    engine.submit(Request { prompt, ..request(&[1], 1) }).unwrap_err()
+}
+
+#[test]
+fn a_full_cache_and_a_long_sequence_are_errors_that_change_nothing() {
+    let bytes = tiny("llama", false);
+    let model = load(&bytes, Options::default()).unwrap();
+    let mut cache = model.cache(KvKind::F16, 32);
+    let (mut a, mut b) = (Sequence::default(), Sequence::default());
+    let tokens = prompt(20);
+    let step = Step { sequence: &mut a, tokens: &tokens, wanted: Wanted::Last };
+    let first = model.forward(&mut cache, &mut [step]).unwrap();
+    let step = Step { sequence: &mut b, tokens: &tokens, wanted: Wanted::Last };
+    assert!(matches!(model.forward(&mut cache, &mut [step]), Err(ModelError::CacheFull)));
+    assert!(b.is_empty());
+    cache.release(a);
+    let step = Step { sequence: &mut b, tokens: &tokens, wanted: Wanted::Last };
+    assert_eq!(model.forward(&mut cache, &mut [step]).unwrap(), first);
+    let long = vec![1; 600];
+    let step = Step { sequence: &mut b, tokens: &long, wanted: Wanted::Last };
+    let error = model.forward(&mut cache, &mut [step]).unwrap_err();
+    assert!(matches!(error, ModelError::ContextFull { len: 620, seq_len: 512 }));
+}
+
+#[test]
+fn damaged_models_are_errors_or_models_that_run() {
+    for variant in FAMILIES {
+        let bytes = tiny(variant, true);
+        let gguf = Gguf::parse(&bytes, bytes.len() as u64).unwrap();
+        let header = usize::try_from(gguf.tensors()[0].start).unwrap();
+        for at in (0..header).step_by(if cfg!(debug_assertions) { 7 } else { 1 }) {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1 << (at % 8);
+            if let Ok(model) = load(&damaged, Options::default()) {
+                let mut cache = model.cache(KvKind::F16, 32);
+                let mut sequence = Sequence::default();
+                let step = Step { sequence: &mut sequence, tokens: &[1, 2, 3], wanted: Wanted::Last };
+                let _ = model.forward(&mut cache, &mut [step]);
+            }
+        }
+    }
+}
