@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use adyton_tests::{Machine, Running, Site};
 
-const RUNS: usize = 5;
-const REQUESTS: usize = 20;
+const RUNS: usize = 3;
+const REQUESTS: usize = 10;
 
 /// Memory in KiB that a process has resident, and those below it.
 fn resident(pid: u32) -> u64 {
