@@ -7,5 +7,6 @@
 
 pub mod arch;
 pub mod dense;
+pub mod encoder;
 pub mod lm;
 pub mod tokenizer;
