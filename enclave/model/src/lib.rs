@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod dense;
+pub mod encoder;
 pub mod gguf;
 pub mod half;
 pub mod quant;

@@ -216,6 +216,20 @@ on_paths! {
         }
     }
 
+    /// `x[i] = x[i] (1 + erf(x[i] / sqrt 2)) / 2`; erf within 2e-7 (Abramowitz and Stegun 7.1.26).
+    fn gelu_exact(x: &mut [f32]) {
+        for x in x {
+            let a = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
+            let t = 1.0 / 0.327_591_1f32.mul_add(a, 1.0);
+            let p = 1.061_405_4f32.mul_add(t, -1.453_152);
+            let p = p.mul_add(t, 1.421_413_7);
+            let p = p.mul_add(t, -0.284_496_74);
+            let p = p.mul_add(t, 0.254_829_6);
+            let erf = (1.0 - p * t * exp(-a * a)).copysign(*x);
+            *x = 0.5 * *x * (1.0 + erf);
+        }
+    }
+
     /// `x[i] = cap * tanh(x[i] / cap)`.
     fn soft_cap(x: &mut [f32], cap: f32) {
         for x in x {
@@ -358,6 +372,7 @@ mod tests {
         }
         out.copy_from_slice(x);
         f.add_scaled(&mut out, 0.3, y);
+        f.gelu_exact(&mut out);
         f.soft_cap(&mut out, 5.0);
         all.extend_from_slice(&out);
         all.push(f.exp_shifted(&mut out));
@@ -402,6 +417,13 @@ mod tests {
             let x = f64::from(*x);
             let want = 0.5 * x * (1.0 + (0.797_884_560_802_865_4 * (x + 0.044715 * x.powi(3))).tanh());
             assert!((f64::from(*got) - want).abs() < 1e-6);
+        }
+        let mut got = x.clone();
+        f.gelu_exact(&mut got);
+        for (x, got) in x.iter().zip(&got) {
+            let x = f64::from(*x);
+            let want = 0.5 * x * (1.0 + crate::dense::math::erf(x / std::f64::consts::SQRT_2));
+            assert!((f64::from(*got) - want).abs() < 1e-6, "{x}: {got} {want}");
         }
         let mut got = x.clone();
         f.soft_cap(&mut got, 3.0);

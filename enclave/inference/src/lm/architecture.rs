@@ -16,6 +16,8 @@ pub enum Family {
     Gemma2,
     Gemma3,
     Phi3,
+    /// Encoders: BERT, MiniLM, BGE, E5.
+    Bert,
 }
 
 /// Which elements of a head are rotated together.

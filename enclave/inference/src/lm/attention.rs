@@ -11,11 +11,11 @@ use crate::arch::{Cells, Elementwise, LANES, Path, Pool, float_tile, half_tile};
 
 /// Queries of one sequence: rows `first..first + count` of the batch are positions `start..start + count`.
 #[derive(Debug)]
-pub(super) struct Span<'a> {
-    pub(super) first: usize,
-    pub(super) count: usize,
-    pub(super) start: usize,
-    pub(super) sequence: &'a Sequence,
+pub(crate) struct Span<'a> {
+    pub(crate) first: usize,
+    pub(crate) count: usize,
+    pub(crate) start: usize,
+    pub(crate) sequence: &'a Sequence,
 }
 
 /// Columns computed at once.
@@ -25,20 +25,22 @@ const WIDTHS: [usize; 7] = [12, 10, 8, 6, 4, 2, 1];
 
 /// What one layer's attention needs.
 #[derive(Debug)]
-pub(super) struct Attention<'a> {
-    pub(super) path: Path,
-    pub(super) architecture: &'a Architecture,
-    pub(super) cache: &'a KvCache,
-    pub(super) layer: usize,
+pub(crate) struct Attention<'a> {
+    pub(crate) path: Path,
+    pub(crate) architecture: &'a Architecture,
+    pub(crate) cache: &'a KvCache,
+    pub(crate) layer: usize,
     /// `[rows][q rows, then k and v]`.
-    pub(super) qkv: &'a [f32],
+    pub(crate) qkv: &'a [f32],
     /// Elements of a row of `qkv`.
-    pub(super) stride: usize,
+    pub(crate) stride: usize,
+    /// Whether a position sees earlier ones only; encoders see all.
+    pub(crate) causal: bool,
 }
 
 impl Attention<'_> {
     /// Computes all spans. `out`: `[rows][n_heads][head_dim]`.
-    pub(super) fn run(&self, pool: &Pool, spans: &[Span<'_>], out: &mut [f32]) {
+    pub(crate) fn run(&self, pool: &Pool, spans: &[Span<'_>], out: &mut [f32]) {
         let a = self.architecture;
         let group = a.n_heads / a.n_kv_heads;
         let together = (self.path.attention_columns() / group).max(1);
@@ -85,7 +87,7 @@ impl Attention<'_> {
         let (n, group) = (columns.len(), a.n_heads / a.n_kv_heads);
         let window = a.window(self.layer);
         let visible = |token: usize| {
-            let position = span.start + token;
+            let position = if self.causal { span.start + token } else { span.start + span.count - 1 };
             (window.map_or(0, |window| (position + 1).saturating_sub(window)), position + 1)
         };
         let first = columns.iter().map(|(token, _)| visible(*token).0).min().unwrap_or(0) / PAGE;
@@ -161,7 +163,7 @@ impl Attention<'_> {
 }
 
 /// Writes the keys and values of all spans into their pages.
-pub(super) fn store(
+pub(crate) fn store(
     path: Path,
     pool: &Pool,
     cache: &mut KvCache,

@@ -204,8 +204,15 @@ impl Model {
         });
         store(self.path, &self.pool, cache, index, spans, (&scratch.wide, stride), a);
         scratch.mixed.resize(x.len() / a.dim * q_dim, 0.0);
-        let attention =
-            Attention { path: self.path, architecture: a, cache, layer: index, qkv: &scratch.wide, stride };
+        let attention = Attention {
+            path: self.path,
+            architecture: a,
+            cache,
+            layer: index,
+            qkv: &scratch.wide,
+            stride,
+            causal: true,
+        };
         attention.run(&self.pool, spans, &mut scratch.mixed);
         self.product(&mut scratch.activations, &scratch.mixed, q_dim, &layer.output, &mut scratch.out);
         if let Some(bias) = &layer.output_bias {

@@ -42,7 +42,7 @@ pub struct KvCache {
 #[derive(Debug, Default)]
 pub struct Sequence {
     pub(super) pages: Vec<usize>,
-    pub(super) len: usize,
+    pub(crate) len: usize,
 }
 
 impl Sequence {
@@ -93,7 +93,7 @@ impl KvCache {
     }
 
     /// Makes room for `len` positions.
-    pub(super) fn reserve(&mut self, sequence: &mut Sequence, len: usize) -> Result<(), ModelError> {
+    pub(crate) fn reserve(&mut self, sequence: &mut Sequence, len: usize) -> Result<(), ModelError> {
         let missing = len.div_ceil(PAGE).saturating_sub(sequence.pages.len());
         if missing > self.free.len() + (self.max_pages - self.pages.len()) {
             return Err(ModelError::CacheFull);

@@ -7,11 +7,11 @@
 //! numbers that are infinite or NaN. Results are a function of the weights and the sequence's tokens alone, bit for bit.
 
 mod architecture;
-mod attention;
+pub(crate) mod attention;
 mod engine;
 mod error;
 mod forward;
-mod kv_cache;
+pub(crate) mod kv_cache;
 mod model;
 mod rope;
 mod sampler;

@@ -17,6 +17,7 @@ mod wordpiece;
 pub use detokenize::Detokenizer;
 pub use vocabulary::{TokenKind, Vocabulary};
 
+use adyton_model::encoder::WordPieceFile;
 use adyton_model::gguf::{Gguf, GgufError};
 
 use special::{Piece, Special};
@@ -85,12 +86,22 @@ impl Tokenizer {
         let algorithm = match model {
             "gpt2" | "gemma4" => Algorithm::Bpe(bpe::Bpe::from_gguf(gguf, &vocabulary, model)?),
             "llama" => Algorithm::SentencePiece(sentencepiece::SentencePiece::from_gguf(gguf)?),
-            "bert" => Algorithm::WordPiece(wordpiece::WordPiece::new(&vocabulary)),
+            "bert" => Algorithm::WordPiece(wordpiece::WordPiece::new(&vocabulary, true)),
             other => return Err(TokenizerError::Model(other.chars().take(64).collect())),
         };
         let name = gguf.text("general.name")?.unwrap_or_default();
         let special = Special::new(&vocabulary, name);
         Ok(Self { vocabulary, special, algorithm })
+    }
+
+    /// The vocabulary of an encoder's `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Vocabulary`].
+    pub fn from_word_piece(file: &WordPieceFile) -> Result<Self, TokenizerError> {
+        let vocabulary = Vocabulary::from_word_piece(file)?;
+        let algorithm = Algorithm::WordPiece(wordpiece::WordPiece::new(&vocabulary, file.uncased));
+        Ok(Self { special: Special::new(&vocabulary, ""), vocabulary, algorithm })
     }
 
     /// The tokens and what they are.

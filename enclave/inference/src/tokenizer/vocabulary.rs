@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 
+use adyton_model::encoder::WordPieceFile;
 use adyton_model::gguf::Gguf;
 
 use super::TokenizerError;
+use super::detokenize::ESCAPED_SPACE;
 
 /// Most tokens taken; the largest vocabularies have some 260 000.
 const MAX_TOKENS: usize = 1 << 22;
@@ -127,6 +129,43 @@ impl Vocabulary {
         end.dedup();
         vocabulary.end_of_turn = end;
         Ok(vocabulary)
+    }
+
+    pub(super) fn from_word_piece(file: &WordPieceFile) -> Result<Self, TokenizerError> {
+        let len = file.tokens.len();
+        if len == 0 || len > MAX_TOKENS {
+            return Err(TokenizerError::Vocabulary("no tokens, or more than any model has"));
+        }
+        let mut kinds = vec![TokenKind::Normal; len];
+        for id in &file.special {
+            if let Some(kind) = kinds.get_mut(*id as usize) {
+                *kind = TokenKind::Control;
+            }
+        }
+        // As GGUF files write it: the first piece of a word carries the mark, not the others.
+        let text = |(text, kind): (&String, &TokenKind)| match (kind, text.strip_prefix("##")) {
+            (TokenKind::Control, _) => text.clone(),
+            (_, Some(rest)) => rest.to_owned(),
+            (_, None) => format!("{ESCAPED_SPACE}{text}"),
+        };
+        let texts: Vec<Box<str>> = file.tokens.iter().zip(&kinds).map(|pair| text(pair).into()).collect();
+        let ids: HashMap<Box<str>, u32> = texts.iter().cloned().zip(0u32..).collect();
+        let id = |text: &str| ids.get(text).copied();
+        let (bos, separator, unknown) = (id("[CLS]"), id("[SEP]"), id(&file.unknown));
+        Ok(Self {
+            kinds,
+            scores: vec![0.0; len],
+            bytes: [None; 256],
+            bos,
+            eos: separator,
+            eos_at_end: separator,
+            unknown,
+            add_bos: true,
+            add_eos: true,
+            end_of_turn: Vec::new(),
+            texts,
+            ids,
+        })
     }
 
     /// Number of tokens.

@@ -16,15 +16,17 @@ const MAX_WORD_CHARS: usize = 100;
 pub(super) struct WordPiece {
     /// Longest token, bytes.
     longest: usize,
+    /// Whether text becomes lower case and loses its accents.
+    uncased: bool,
 }
 
 impl WordPiece {
-    pub(super) fn new(v: &Vocabulary) -> Self {
-        Self { longest: (0u32..).take(v.len()).map(|token| v.text(token).len()).max().unwrap_or(0) }
+    pub(super) fn new(v: &Vocabulary, uncased: bool) -> Self {
+        Self { longest: (0u32..).take(v.len()).map(|token| v.text(token).len()).max().unwrap_or(0), uncased }
     }
 
     pub(super) fn encode(&self, v: &Vocabulary, text: &str, out: &mut Vec<u32>) {
-        for word in words(text) {
+        for word in words(text, self.uncased) {
             if word.chars().count() > MAX_WORD_CHARS || !self.word(v, &format!("{ESCAPED_SPACE}{word}"), out)
             {
                 out.extend(v.unknown);
@@ -50,19 +52,27 @@ impl WordPiece {
     }
 }
 
-/// Words and single punctuation marks of a text in the form of uncased models.
-fn words(text: &str) -> Vec<String> {
+/// Words and single punctuation marks of a text.
+fn words(text: &str, uncased: bool) -> Vec<String> {
+    if uncased {
+        split(text.nfd().filter(|c| !is_mark(*c)).flat_map(char::to_lowercase))
+    } else {
+        split(text.chars())
+    }
+}
+
+fn split(chars: impl Iterator<Item = char>) -> Vec<String> {
     let mut words = vec![String::new()];
-    for c in text.nfd().filter(|c| !is_mark(*c)) {
+    for c in chars {
         if c.is_whitespace() {
             words.push(String::new());
         } else if c == '\u{fffd}' || is_control(c) {
             // Dropped.
         } else if is_punctuation(c) || is_ideograph(c) {
-            words.push(c.to_lowercase().collect());
+            words.push(c.to_string());
             words.push(String::new());
         } else if let Some(word) = words.last_mut() {
-            word.extend(c.to_lowercase());
+            word.push(c);
         }
     }
     words.retain(|word| !word.is_empty());
@@ -109,7 +119,8 @@ mod tests {
 
     #[test]
     fn words_of_uncased_models() {
-        assert_eq!(words("Äpfel, naïve\u{0}  $5 中文"), ["apfel", ",", "naive", "$", "5", "中", "文"]);
-        assert_eq!(words(" \t\n"), [""; 0]);
+        assert_eq!(words("Äpfel, naïve\u{0}  $5 中文", true), ["apfel", ",", "naive", "$", "5", "中", "文"]);
+        assert_eq!(words("Äpfel Naïve", false), ["Äpfel", "Naïve"]);
+        assert_eq!(words(" \t\n", true), [""; 0]);
     }
 }

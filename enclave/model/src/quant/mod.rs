@@ -6,8 +6,10 @@
 //! infinite or NaN. Layout: `ggml-common.h` and `ggml-quants.c` of ggml.
 
 mod blocks;
+mod quantize;
 
 pub use blocks::{codes, k_scales};
+pub use quantize::{QuantizeError, quantize};
 
 use crate::half::{bf16_to_f32, f16_to_f32};
 

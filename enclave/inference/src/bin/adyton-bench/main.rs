@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "a program: it reads files and the clock")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "its answer is printed")]
 
+mod embed;
 mod file;
 mod limits;
 mod logits;
@@ -29,7 +30,7 @@ struct Arguments {
 /// Which model and how to run it.
 #[derive(Args, Clone)]
 struct Run {
-    /// Model file (GGUF).
+    /// Model file (GGUF); for `embed` a folder with model.safetensors, config.json and tokenizer.json.
     #[arg(short, long)]
     model: PathBuf,
     /// Threads that compute.
@@ -85,6 +86,14 @@ enum Verb {
         #[arg(long)]
         special: bool,
     },
+    /// Vectors of texts.
+    Embed {
+        #[command(flatten)]
+        run: Run,
+        /// JSON array of texts.
+        #[arg(long)]
+        json_file: PathBuf,
+    },
     /// Read bandwidth, f32 and int8 peaks of this machine.
     Limits {
         /// Threads that compute.
@@ -119,6 +128,7 @@ fn main() -> ExitCode {
         }
         Verb::Logits { run, tokens, greedy } => logits::logits(&run, &tokens, greedy),
         Verb::Tokenize { model, text_file, special } => logits::tokenize(&model, &text_file, special),
+        Verb::Embed { run, json_file } => embed::embed(&run, &json_file),
         Verb::Limits { threads, repetitions } => Ok(limits::limits(threads, repetitions.max(1))),
     };
     match result {
