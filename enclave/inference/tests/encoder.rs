@@ -80,7 +80,7 @@ fn the_same_bits_alone_and_together_on_every_path() {
             if want.is_empty() {
                 want = texts
                     .iter()
-                    .flat_map(|text| bits(encoder.embed(&[text.clone()], pooling).unwrap()))
+                    .flat_map(|text| bits(encoder.embed(std::slice::from_ref(text), pooling).unwrap()))
                     .collect();
             }
             assert!(bits(encoder.embed(&texts, pooling).unwrap()) == want, "{path} {pooling:?}");

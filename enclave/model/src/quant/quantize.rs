@@ -60,7 +60,7 @@ pub fn quantize(kind: TensorType, values: &[f32]) -> Result<Vec<u8>, QuantizeErr
 }
 
 /// Nearest integer within a range, ties to even.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the range")]
+#[expect(clippy::cast_possible_truncation, reason = "clamped to the range")]
 fn nearest(x: f32, low: i16, high: i16) -> i16 {
     x.round_ties_even().clamp(f32::from(low), f32::from(high)) as i16
 }
@@ -278,7 +278,7 @@ mod tests {
     #[test]
     fn what_the_format_can_say_exactly_is_kept() {
         for kind in WRITTEN {
-            assert_eq!(error(kind, &[1.0; 256]) < 1e-3, true, "{kind:?}");
+            assert!(error(kind, &[1.0; 256]) < 1e-3, "{kind:?}");
             let zeros = quantize(kind, &[0.0; 256]).unwrap();
             let mut back = vec![1.0; 256];
             dequantize(kind, &zeros, &mut back);
