@@ -209,11 +209,10 @@ mod tests {
     fn each_missing_part_is_a_line_and_takes_the_ability() {
         let (lines, abilities) = look(&AMD, "sev-snp-guest");
         assert!(able(&abilities, "sev-snp") && !able(&abilities, "tdx"), "{lines:?}");
-        for missing in 0..AMD.len() {
-            let some: Vec<_> =
-                AMD.iter().enumerate().filter(|(at, _)| *at != missing).map(|(_, file)| *file).collect();
+        for (missing, _) in AMD {
+            let some: Vec<_> = AMD.into_iter().filter(|(path, _)| *path != missing).collect();
             let (lines, abilities) = look(&some, "sev-snp-guest");
-            assert!(!able(&abilities, "sev-snp"), "without {}: {lines:?}", AMD[missing].0);
+            assert!(!able(&abilities, "sev-snp"), "without {missing}: {lines:?}");
             assert!(lines.iter().filter(|line| !line.ok).all(|line| !line.detail.is_empty()));
         }
         assert!(!able(&look(&AMD, "sev-guest").1, "sev-snp"), "an older emulator");

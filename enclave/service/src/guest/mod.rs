@@ -64,7 +64,7 @@ pub fn serve() -> Result<(), EnclaveError> {
     confine::limits()?;
     entropy::seed_kernel(Path::new(entropy::POOL)).map_err(|error| refuse(error.to_string()))?;
     let attester: Arc<dyn Attester> =
-        Arc::from(detect(&Candidates::default()).map_err(|none| EnclaveError::Document(none.to_string()))?);
+        Arc::from(detect(&Candidates::default()).map_err(|none| refuse(none.to_string()))?);
     mounts::seal()?;
     confine::privileges()?;
     confine::system_calls()?;
