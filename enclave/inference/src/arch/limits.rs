@@ -5,8 +5,10 @@ use super::memory::Memory;
 use super::path::{Kind, Path};
 use super::pool::Pool;
 
-/// Bytes that all threads read in one pass; well over any cache.
-pub const READ_BYTES: usize = 1 << 30;
+/// Bytes that all threads read in one pass. Passes go round a buffer of [`PARTS`] times as much, well over any cache, and
+/// are short, so that on a machine that others use too some of them run undisturbed.
+pub const READ_BYTES: usize = 128 << 20;
+const PARTS: usize = 8;
 
 /// Reads memory as fast as it can, one linear stream for each thread.
 pub struct Reader {
@@ -21,19 +23,20 @@ impl std::fmt::Debug for Reader {
 
 impl Default for Reader {
     fn default() -> Self {
-        let mut memory = Memory::zeroed(READ_BYTES);
+        let mut memory = Memory::zeroed(READ_BYTES * PARTS);
         memory.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
         Self { memory }
     }
 }
 
 impl Reader {
-    /// One pass over [`READ_BYTES`] bytes.
-    pub fn pass(&self, path: Path, pool: &Pool) {
+    /// Pass number `pass` over [`READ_BYTES`] bytes.
+    pub fn pass(&self, pass: usize, path: Path, pool: &Pool) {
         let threads = pool.threads();
         let part = READ_BYTES / threads / 64 * 64;
+        let memory = &self.memory[pass % PARTS * READ_BYTES..][..READ_BYTES];
         pool.run(threads, &|index| {
-            let bytes = &self.memory[index * part..(index + 1) * part];
+            let bytes = &memory[index * part..(index + 1) * part];
             std::hint::black_box(match path.kind() {
                 Kind::Scalar => sum(bytes),
                 // SAFETY: a path of this kind exists only on CPUs with these instructions.
@@ -47,27 +50,8 @@ impl Reader {
     }
 }
 
-#[inline(always)]
 fn sum(bytes: &[u8]) -> u64 {
-    let mut lanes = [0u64; 32];
-    for chunk in bytes.as_chunks::<256>().0 {
-        for (lane, word) in lanes.iter_mut().zip(chunk.as_chunks::<8>().0) {
-            *lane ^= u64::from_le_bytes(*word);
-        }
-    }
-    lanes.iter().fold(0, |sum, lane| sum ^ lane)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn sum_avx2(bytes: &[u8]) -> u64 {
-    sum(bytes)
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn sum_avx512(bytes: &[u8]) -> u64 {
-    sum(bytes)
+    bytes.as_chunks::<8>().0.iter().fold(0, |sum, word| sum ^ u64::from_le_bytes(*word))
 }
 
 /// Multiply-adds of one call of [`f32_peak`] or [`int8_peak`] on one thread; 0 if the path has no such instruction.
@@ -126,6 +110,32 @@ mod peaks {
 
     use super::ROUNDS;
 
+    #[target_feature(enable = "avx2")]
+    pub(super) fn sum_avx2(bytes: &[u8]) -> u64 {
+        let mut sums = [_mm256_setzero_si256(); 4];
+        for chunk in bytes.as_chunks::<128>().0 {
+            for (sum, vector) in sums.iter_mut().zip(chunk.as_chunks::<32>().0) {
+                // SAFETY: 32 bytes are there; the load needs no alignment.
+                *sum = _mm256_xor_si256(*sum, unsafe { _mm256_loadu_si256(vector.as_ptr().cast()) });
+            }
+        }
+        let sum = sums.into_iter().reduce(|x, y| _mm256_xor_si256(x, y)).unwrap_or(_mm256_setzero_si256());
+        _mm256_extract_epi64::<0>(sum).cast_unsigned()
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn sum_avx512(bytes: &[u8]) -> u64 {
+        let mut sums = [_mm512_setzero_si512(); 4];
+        for chunk in bytes.as_chunks::<256>().0 {
+            for (sum, vector) in sums.iter_mut().zip(chunk.as_chunks::<64>().0) {
+                // SAFETY: 64 bytes are there; the load needs no alignment.
+                *sum = _mm512_xor_si512(*sum, unsafe { _mm512_loadu_si512(vector.as_ptr().cast()) });
+            }
+        }
+        let sum = sums.into_iter().reduce(|x, y| _mm512_xor_si512(x, y)).unwrap_or(_mm512_setzero_si512());
+        _mm512_reduce_add_epi64(sum).cast_unsigned()
+    }
+
     #[target_feature(enable = "avx2,fma")]
     pub(super) fn multiply_avx2() -> f32 {
         let (a, b) = (std::hint::black_box(_mm256_set1_ps(0.5)), std::hint::black_box(_mm256_set1_ps(0.25)));
@@ -179,4 +189,4 @@ mod peaks {
     }
 }
 #[cfg(target_arch = "x86_64")]
-use peaks::{integers_avx2, integers_avx512, multiply_avx2, multiply_avx512};
+use peaks::{integers_avx2, integers_avx512, multiply_avx2, multiply_avx512, sum_avx2, sum_avx512};
