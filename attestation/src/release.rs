@@ -17,6 +17,7 @@ use crate::cose::{self, PublicKey, SignedError};
 use crate::evidence::Evidence;
 use crate::keyset::{KeySet, keyset_id};
 use crate::owner::{Admission, BrokerCertificate, Grant, OwnerError};
+use crate::session::keyset_life;
 use crate::verdict::{Finding, Reason, Rejected, StepLog};
 use crate::wire::{self, Blob, Bytes, WireError};
 
@@ -372,6 +373,9 @@ impl AwaitingEvidence {
                 Finding::new(Reason::HostData, "the key set names another launch document than HOST_DATA");
             return Err(StepLog::refusal("launch-document", finding));
         }
+        // An enclave whose clock the host set back would serve nobody, and is not given a key.
+        keyset_life(&self.asked.keyset, appraiser.now.as_unix_seconds())
+            .map_err(|finding| StepLog::refusal("key-set-life", finding))?;
         Ok(Accepted { asked: self.asked, report, transcript: self.transcript.then(3, evidence) })
     }
 }

@@ -425,7 +425,7 @@ fn tls_key(keyset: &KeySet, connection: &Connection) -> Result<((), String), Fin
     require(same, Reason::TlsKey, "the key shown in the handshake is the attested one")
 }
 
-fn keyset_life(keyset: &KeySet, now_s: u64) -> Result<((), String), Finding> {
+pub(crate) fn keyset_life(keyset: &KeySet, now_s: u64) -> Result<((), String), Finding> {
     let (begin, end) = (keyset.not_before.as_unix_seconds(), keyset.not_after.as_unix_seconds());
     let detail = format!("valid from {} to {}", keyset.not_before, keyset.not_after);
     if end - begin > MAX_KEYSET_LIFE_S {
