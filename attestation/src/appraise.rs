@@ -17,7 +17,7 @@ use crate::tdx;
 use crate::tdx::claims::TdxClaims;
 use crate::verdict::{Reason, Rejected, Step, StepLog};
 use crate::verify::{Authentic, Tcbs};
-use crate::waiver;
+use crate::waiver::Waivers;
 
 /// The claims of accepted Evidence, every one signed: what all platforms have, and what only one has.
 #[derive(Clone, Debug)]
@@ -303,14 +303,14 @@ impl Authentic {
 
     fn appraise_inner(self, policy: &Policy, expected: Option<&ReportData>) -> Result<Claims, Rejected> {
         let Self { hardware, at, mut log } = self;
-        let policy = &waiver::with_advisories(policy, at);
+        let mut waivers = Waivers::new(&policy.waivers, at);
         appraise_platform(&mut log, policy, hardware.platform());
         match &hardware {
             Hardware::Snp(claims) => appraise_snp(&mut log, policy, claims),
-            Hardware::Tdx(claims) => tdx::appraise::appraise(&mut log, policy, claims),
+            Hardware::Tdx(claims) => tdx::appraise::appraise(&mut log, policy, &mut waivers, claims),
         }
         appraise_report_data(&mut log, &hardware.report_data(), expected);
-        waiver::apply(&mut log, &policy.waivers, at);
+        waivers.finish(&mut log);
         Ok(Claims { hardware, policy_name: policy.name(), steps: log.finish()? })
     }
 }

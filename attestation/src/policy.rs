@@ -9,7 +9,6 @@ use crate::snp::report::{GuestPolicy, PlatformInfo, SigningKey};
 use crate::snp::tcb::{Product, TcbFloor};
 use crate::snp::tcb_table;
 use crate::tdx::policy::{TdxPolicy, TdxReferences};
-use crate::tdx::tcb::AdvisoryId;
 use crate::waiver::Waiver;
 
 /// What one claim must be.
@@ -245,18 +244,11 @@ impl Policy {
         self
     }
 
-    /// Sets single rules aside, each until its day; every verdict lists them.
+    /// Sets single rules aside, each until its day; every verdict lists them. A TDX status other than `UpToDate` is excused
+    /// if all of its advisories are named: the holes that these describe are then open.
     #[must_use]
     pub fn waivers(mut self, waivers: impl IntoIterator<Item = Waiver>) -> Self {
         self.waivers = waivers.into_iter().collect();
-        self
-    }
-
-    /// Excuses a TDX status other than `UpToDate` if all of its advisories are named here. What falls with it: the holes
-    /// that these advisories describe are open.
-    #[must_use]
-    pub fn tdx_advisory_waivers(mut self, advisories: impl IntoIterator<Item = AdvisoryId>) -> Self {
-        self.tdx.tdx_advisory_waivers = advisories.into_iter().collect();
         self
     }
 

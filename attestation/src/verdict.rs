@@ -422,11 +422,6 @@ impl StepLog {
         self.0.iter().any(|step| step.name == name && step.result == StepResult::Pass)
     }
 
-    /// True if the detail of a step begins with `start` and has `word` in it.
-    pub(crate) fn mentions(&self, start: &str, word: &str) -> bool {
-        self.0.iter().any(|step| step.detail.starts_with(start) && step.detail.contains(word))
-    }
-
     /// Records a pass with the returned detail, or the finding.
     pub(crate) fn step<T>(
         &mut self,

@@ -4,7 +4,6 @@
 //! fresh, unreadable by the host, or the program that was expected cannot be waived. Every verdict lists every waiver:
 //! used, not needed, or run out.
 
-use crate::policy::Policy;
 use crate::tdx::tcb::AdvisoryId;
 use crate::time::Time;
 use crate::verdict::StepLog;
@@ -85,33 +84,48 @@ impl Waiver {
     }
 }
 
-/// The policy with the advisories that are waived at `now`.
-pub(crate) fn with_advisories(policy: &Policy, now: Time) -> Policy {
-    let holding = policy.waivers.iter().filter(|waiver| waiver.holds_at(now));
-    let advisories = holding.filter_map(|waiver| match &waiver.target {
-        Target::Advisory(advisory) => Some(advisory.clone()),
-        Target::Step(_) => None,
-    });
-    let mut policy = policy.clone();
-    let advisories: Vec<AdvisoryId> = advisories.collect();
-    policy.tdx.tdx_advisory_waivers.extend(advisories);
-    policy
+/// The waivers of a policy while one piece of evidence is appraised.
+pub(crate) struct Waivers<'a> {
+    all: &'a [Waiver],
+    now: Time,
+    used: Vec<bool>,
 }
 
-/// Excuses what is waived at `now`, and lists every waiver.
-pub(crate) fn apply(log: &mut StepLog, waivers: &[Waiver], now: Time) {
-    for waiver in waivers {
-        let Waiver { target, name, until, why } = waiver;
-        let state = if !waiver.holds_at(now) {
-            "RAN OUT, excuses nothing"
-        } else {
-            let used = match target {
-                Target::Step(step) => log.excuse(step, &format!("WAIVED until {until} ({why})")),
-                Target::Advisory(advisory) => log.mentions("WAIVED", &advisory.to_string()),
-            };
-            if used { "used" } else { "not needed" }
+impl<'a> Waivers<'a> {
+    pub(crate) fn new(all: &'a [Waiver], now: Time) -> Self {
+        Self { all, now, used: vec![false; all.len()] }
+    }
+
+    /// True if every one of `advisories`, at least one, is waived now; those waivers then count as used.
+    pub(crate) fn cover(&mut self, advisories: &[AdvisoryId]) -> bool {
+        let waiver_of = |advisory: &AdvisoryId| {
+            self.all.iter().position(|waiver| {
+                waiver.holds_at(self.now) && waiver.target == Target::Advisory(advisory.clone())
+            })
         };
-        log.skip("waiver", format!("{name} until {until} ({why}): {state}"));
+        let Some(found) = advisories.iter().map(waiver_of).collect::<Option<Vec<_>>>() else { return false };
+        for at in &found {
+            self.used[*at] = true;
+        }
+        !found.is_empty()
+    }
+
+    /// Excuses the failed steps that are waived, and lists every waiver.
+    pub(crate) fn finish(mut self, log: &mut StepLog) {
+        for (waiver, used) in self.all.iter().zip(&mut self.used) {
+            let Waiver { target, name, until, why } = waiver;
+            if let Target::Step(step) = target
+                && waiver.holds_at(self.now)
+            {
+                *used = log.excuse(step, &format!("WAIVED until {until} ({why})"));
+            }
+            let state = match (waiver.holds_at(self.now), *used) {
+                (false, _) => "RAN OUT, excuses nothing",
+                (true, true) => "used",
+                (true, false) => "not needed",
+            };
+            log.skip("waiver", format!("{name} until {until} ({why}): {state}"));
+        }
     }
 }
 
@@ -128,7 +142,7 @@ mod tests {
         let mut log = StepLog::default();
         log.fail("tcb-table", Reason::TcbMinimum, "too old");
         log.pass("vmpl", "0");
-        apply(&mut log, waivers, time(now));
+        Waivers::new(waivers, time(now)).finish(&mut log);
         log.finish().map_err(|rejected| rejected.reason)
     }
 
@@ -142,6 +156,24 @@ mod tests {
         assert_eq!(judged(&[waiver("tcb-table")], 100), Err(Reason::TcbMinimum));
         assert_eq!(judged(&[waiver("mitigations")], 99), Err(Reason::TcbMinimum));
         assert_eq!(judged(&[], 99), Err(Reason::TcbMinimum));
+    }
+
+    #[test]
+    fn advisories_are_covered_all_or_not_at_all_and_until_their_day() {
+        let advisories =
+            |names: &[&str]| -> Vec<AdvisoryId> { names.iter().map(|name| name.parse().unwrap()).collect() };
+        let waivers = ["INTEL-SA-00837", "INTEL-SA-00960"]
+            .map(|name| Waiver::new(name, time(100), "the machine is to be replaced").unwrap());
+        let covered = |names: &[&str], now| Waivers::new(&waivers, time(now)).cover(&advisories(names));
+        assert!(covered(&["INTEL-SA-00837"], 99) && covered(&["INTEL-SA-00960", "INTEL-SA-00837"], 99));
+        assert!(!covered(&["INTEL-SA-00837"], 100));
+        assert!(!covered(&["INTEL-SA-00837", "INTEL-SA-00001"], 99));
+        assert!(!covered(&[], 99), "a status without advisories is excused by none");
+        let (mut log, mut one) = (StepLog::default(), Waivers::new(&waivers, time(99)));
+        assert!(one.cover(&advisories(&["INTEL-SA-00837"])));
+        one.finish(&mut log);
+        let listed = log.finish().unwrap();
+        assert!(listed[0].detail.ends_with(": used") && listed[1].detail.ends_with(": not needed"));
     }
 
     #[test]

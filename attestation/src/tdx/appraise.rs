@@ -7,6 +7,7 @@ use crate::tdx::policy::{TdxPolicy, default_rtmr3};
 use crate::tdx::tcb::{Standing, TcbStatus};
 use crate::tdx::td_report::TdAttributes;
 use crate::verdict::{Reason, StepLog};
+use crate::waiver::Waivers;
 
 /// Steps of RTMR0 to RTMR3.
 const RTMRS: [&str; 4] = ["rtmr0", "rtmr1", "rtmr2", "rtmr3"];
@@ -14,10 +15,10 @@ const RTMRS: [&str; 4] = ["rtmr0", "rtmr1", "rtmr2", "rtmr3"];
 const MODULE_FLOORS: [(u8, u8); 2] = [(1, 0x0f), (2, 0x09)];
 
 /// Looks at everything but platform and report data, which all platforms share.
-pub(crate) fn appraise(log: &mut StepLog, policy: &Policy, claims: &TdxClaims) {
+pub(crate) fn appraise(log: &mut StepLog, policy: &Policy, waivers: &mut Waivers<'_>, claims: &TdxClaims) {
     let tdx = &policy.tdx;
     openness(log, tdx, claims);
-    current(log, tdx, claims);
+    current(log, tdx, waivers, claims);
     module(log, tdx, claims);
     identity(log, policy, claims);
 }
@@ -46,9 +47,9 @@ fn openness(log: &mut StepLog, tdx: &TdxPolicy, claims: &TdxClaims) {
 }
 
 /// How current platform, module, quoting enclave and the documents about them are.
-fn current(log: &mut StepLog, tdx: &TdxPolicy, claims: &TdxClaims) {
+fn current(log: &mut StepLog, tdx: &TdxPolicy, waivers: &mut Waivers<'_>, claims: &TdxClaims) {
     for (name, standing) in claims.standings() {
-        status(log, tdx, name, standing);
+        status(log, waivers, name, standing);
     }
     let (info, identity) = claims.evaluation_numbers();
     let lower = info.min(identity);
@@ -57,16 +58,12 @@ fn current(log: &mut StepLog, tdx: &TdxPolicy, claims: &TdxClaims) {
 }
 
 /// `UpToDate`, or a status whose every advisory is waived by name. Nothing excuses a revoked one.
-fn status(log: &mut StepLog, tdx: &TdxPolicy, name: &'static str, standing: &Standing) {
-    let waived = |standing: &Standing| {
-        let waivers = &tdx.tdx_advisory_waivers;
-        !standing.advisories.is_empty() && standing.advisories.iter().all(|id| waivers.contains(id))
-    };
+fn status(log: &mut StepLog, waivers: &mut Waivers<'_>, name: &'static str, standing: &Standing) {
     match standing.status {
         TcbStatus::UpToDate => log.pass(name, standing.to_string()),
         TcbStatus::Revoked => log.fail(name, Reason::TcbRevoked, standing.to_string()),
         // Not looked past: a waived step never counts as a pass.
-        _ if waived(standing) => log.skip(name, format!("WAIVED by advisory: {standing}")),
+        _ if waivers.cover(&standing.advisories) => log.skip(name, format!("WAIVED by advisory: {standing}")),
         other => log.fail(name, other.reason(), standing.to_string()),
     }
 }

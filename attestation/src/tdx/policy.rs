@@ -2,7 +2,6 @@
 //! whole policy (MRTD, MRCONFIGID, PPID).
 
 use crate::policy::Rule;
-use crate::tdx::tcb::AdvisoryId;
 
 const ZERO: [u8; 48] = [0; 48];
 /// The lowest tcbEvaluationDataNumber that production takes: older documents call known holes up to date.
@@ -50,8 +49,6 @@ pub(crate) fn default_rtmr3() -> Rule<[u8; 48]> {
 #[derive(Clone, Debug)]
 pub(crate) struct TdxPolicy {
     pub(crate) evaluation_number: Rule<u32>,
-    /// Advisories by which a status other than `UpToDate` may be excused: all of its advisories must be named here.
-    pub(crate) tdx_advisory_waivers: Vec<AdvisoryId>,
     pub(crate) debug: Rule<bool>,
     pub(crate) migratable: Rule<bool>,
     pub(crate) sept_ve_disable: Rule<bool>,
@@ -88,7 +85,6 @@ impl TdxPolicy {
     pub(crate) fn vendor() -> Self {
         Self {
             evaluation_number: Rule::Any,
-            tdx_advisory_waivers: Vec::new(),
             debug: Rule::Exactly(false),
             migratable: Rule::Exactly(false),
             sept_ve_disable: Rule::Exactly(true),

@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 
 use adyton_attestation::{
     Endorsements, Evidence, Policy, Rejected, StepResult, TdxReferences, TrustAnchors, VerdictCache,
-    VerifiedReport,
+    VerifiedReport, Waiver,
 };
 use proptest::prelude::*;
 
@@ -36,16 +36,20 @@ fn references(policy: Policy) -> Policy {
         })
 }
 
+fn waiver(advisory: &str) -> Waiver {
+    Waiver::new(advisory, time(NOW + 1), "a row of the test").unwrap()
+}
+
 fn policy(name: &str) -> Policy {
     match name {
         "vendor" => Policy::vendor(),
         "standard" => references(Policy::standard()),
         "strict" => references(Policy::strict()),
         "unset" => Policy::standard(),
-        "waived" => Policy::vendor().tdx_advisory_waivers(
-            ["INTEL-SA-00960", "INTEL-SA-00982", "INTEL-SA-01036"].map(|id| id.parse().unwrap()),
-        ),
-        "waived-half" => Policy::vendor().tdx_advisory_waivers(["INTEL-SA-00960".parse().unwrap()]),
+        "waived" => {
+            Policy::vendor().waivers(["INTEL-SA-00960", "INTEL-SA-00982", "INTEL-SA-01036"].map(waiver))
+        }
+        "waived-half" => Policy::vendor().waivers([waiver("INTEL-SA-00960")]),
         "evaluation-21" => references(Policy::standard()).min_tdx_evaluation_number(21),
         "evaluation-lower" => references(Policy::standard()).min_tdx_evaluation_number(3),
         other => panic!("no policy {other}"),
