@@ -3,7 +3,7 @@
 use crate::policy::{Policy, Rule};
 use crate::snp::leaf::hex_string;
 use crate::tdx::claims::TdxClaims;
-use crate::tdx::policy::{TdxPolicy, default_rtmr3};
+use crate::tdx::policy::TdxPolicy;
 use crate::tdx::tcb::{Standing, TcbStatus};
 use crate::tdx::td_report::TdAttributes;
 use crate::verdict::{Reason, StepLog};
@@ -96,9 +96,7 @@ fn identity(log: &mut StepLog, policy: &Policy, claims: &TdxClaims) {
     log.rule("xfam", Reason::Xfam, &tdx.xfam, &claims.xfam(), format!("{:#x}", claims.xfam()));
     log.digest("measurement", Reason::Measurement, &policy.measurement, &claims.mr_td());
     for ((name, rule), rtmr) in RTMRS.into_iter().zip(&tdx.rtmrs).zip(claims.rtmrs()) {
-        // Zero, or what an event log accounts for; a list of the caller's own is kept to.
-        let accounted = name == "rtmr3" && *rule == default_rtmr3() && log.passed("rtmr3-replay");
-        if accounted {
+        if name == "rtmr3" && tdx.rtmr3_by_event_log && log.passed("rtmr3-replay") {
             log.pass(name, format!("{}, as the event log has it", hex_string(&rtmr)));
         } else {
             log.digest(name, Reason::Rtmr, rule, &rtmr);

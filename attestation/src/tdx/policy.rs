@@ -10,7 +10,7 @@ const MIN_EVALUATION_NUMBER: u32 = 20;
 const PRODUCTION_ATTRIBUTES: u64 = 1 << 28;
 
 /// Reference values of a TD beside its launch measurement. An empty list accepts nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TdxReferences {
     /// XFAM.
     pub xfam: Vec<u64>,
@@ -20,29 +20,10 @@ pub struct TdxReferences {
     pub rtmr1: Vec<[u8; 48]>,
     /// RTMR2: command line and initial file system.
     pub rtmr2: Vec<[u8; 48]>,
-    /// RTMR3: what ran after that. Zero if nothing is measured there, or what an event log replays to.
-    pub rtmr3: Vec<[u8; 48]>,
+    /// RTMR3: what ran after that. `None` takes zero, and what an event log beside the quote accounts for.
+    pub rtmr3: Option<Vec<[u8; 48]>>,
     /// MRSEAM: TDX modules.
     pub mr_seam: Vec<[u8; 48]>,
-}
-
-impl Default for TdxReferences {
-    /// Nothing, and an RTMR3 of zero.
-    fn default() -> Self {
-        Self {
-            xfam: Vec::new(),
-            rtmr0: Vec::new(),
-            rtmr1: Vec::new(),
-            rtmr2: Vec::new(),
-            rtmr3: vec![ZERO],
-            mr_seam: Vec::new(),
-        }
-    }
-}
-
-/// The rule of RTMR3 where nothing is said about it.
-pub(crate) fn default_rtmr3() -> Rule<[u8; 48]> {
-    Rule::OneOf(TdxReferences::default().rtmr3)
 }
 
 /// What a TDX quote must say.
@@ -62,6 +43,8 @@ pub(crate) struct TdxPolicy {
     pub(crate) module_floor: bool,
     pub(crate) xfam: Rule<u64>,
     pub(crate) rtmrs: [Rule<[u8; 48]>; 4],
+    /// Whether an event log may account for RTMR3, in place of its rule.
+    pub(crate) rtmr3_by_event_log: bool,
     pub(crate) mr_config_id: Rule<[u8; 48]>,
     pub(crate) mr_owner: Rule<[u8; 48]>,
     pub(crate) mr_owner_config: Rule<[u8; 48]>,
@@ -97,6 +80,7 @@ impl TdxPolicy {
             module_floor: false,
             xfam: Rule::Any,
             rtmrs: [const { Rule::Any }; 4],
+            rtmr3_by_event_log: false,
             mr_config_id: Rule::Any,
             mr_owner: Rule::Any,
             mr_owner_config: Rule::Any,
@@ -106,7 +90,8 @@ impl TdxPolicy {
     pub(crate) fn with_references(mut self, references: TdxReferences) -> Self {
         let TdxReferences { xfam, rtmr0, rtmr1, rtmr2, rtmr3, mr_seam } = references;
         self.xfam = Rule::OneOf(xfam);
-        self.rtmrs = [rtmr0, rtmr1, rtmr2, rtmr3].map(Rule::OneOf);
+        self.rtmr3_by_event_log = rtmr3.is_none();
+        self.rtmrs = [rtmr0, rtmr1, rtmr2, rtmr3.unwrap_or_else(|| vec![ZERO])].map(Rule::OneOf);
         self.mr_seam = Rule::OneOf(mr_seam);
         self
     }

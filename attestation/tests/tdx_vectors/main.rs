@@ -9,6 +9,7 @@ mod rows;
 
 use std::sync::LazyLock;
 
+use adyton_attestation::eventlog::EventLog;
 use adyton_attestation::{
     Endorsements, Evidence, Policy, Rejected, StepResult, TdxReferences, TrustAnchors, VerdictCache,
     VerifiedReport, Waiver,
@@ -99,6 +100,58 @@ fn a_policy_that_takes_anything_says_so() {
         let step = report.steps().iter().find(|step| step.name == name).unwrap();
         assert_eq!(step.result, StepResult::Skip, "{name}");
     }
+}
+
+/// RTMR3 is zero or what an event log leads to; a list of the caller's own is kept to.
+#[test]
+fn an_event_log_accounts_for_rtmr3_where_no_values_are_named() {
+    let event = |rtmr: u32, fill: &str| {
+        format!(
+            "{{\"imr\":{rtmr},\"event_type\":13,\"digest\":\"{}\",\"event\":\"\",\"event_payload\":\"\"}}",
+            fill.repeat(48)
+        )
+    };
+    let log = |events: &[String]| EventLog::parse(format!("[{}]", events.join(",")).as_bytes()).unwrap();
+    let whole = log(&[event(0, "01"), event(1, "02"), event(2, "03"), event(3, "04")]);
+    let registers = whole.replay();
+    let mut fake = Fake::honest();
+    for (register, at) in registers.iter().zip([328, 376, 424, 472]) {
+        fake.quote.body[at..at + 48].copy_from_slice(register);
+    }
+    let parts = fake.build(&KEYS);
+    let named = |rtmr3| TdxReferences {
+        xfam: vec![XFAM],
+        rtmr0: vec![registers[0]],
+        rtmr1: vec![registers[1]],
+        rtmr2: vec![registers[2]],
+        rtmr3,
+        mr_seam: vec![[0x5e; 48]],
+    };
+    let judge = |rtmr3, log: Option<&EventLog>| {
+        let anchors = TrustAnchors::dangerous_root(&parts.root).unwrap();
+        let evidence = Evidence::tdx_from_parts(&parts.quote, &parts.collateral.encode()).unwrap();
+        let authentic = evidence.verify(&anchors, &Endorsements::default(), time(NOW)).unwrap();
+        let authentic = match log {
+            Some(log) => authentic.with_event_log(log),
+            None => authentic,
+        };
+        let policy = references(Policy::standard()).tdx_references(named(rtmr3));
+        authentic
+            .appraise(&policy, &[0xda; 64])
+            .map_or_else(|rejected| rejected.reason.as_str(), |_| "accept")
+    };
+    assert_eq!(judge(None, Some(&whole)), "accept");
+    assert_eq!(judge(None, None), "rtmr");
+    assert_eq!(judge(Some(vec![registers[3]]), None), "accept");
+    assert_eq!(judge(Some(vec![[0; 48]]), Some(&whole)), "rtmr");
+    let silent = log(&[event(0, "01"), event(1, "02"), event(2, "03")]);
+    assert_eq!(
+        judge(None, Some(&silent)),
+        "rtmr",
+        "a log that says nothing of RTMR3 does not account for it"
+    );
+    let other = log(&[event(0, "01"), event(1, "02"), event(2, "03"), event(3, "05")]);
+    assert_eq!(judge(None, Some(&other)), "rtmr-replay");
 }
 
 #[test]

@@ -86,7 +86,7 @@ struct TdxRules {
     rtmr1: Vec<Hex<48>>,
     /// Accepted RTMR2 (command line, initial file system).
     rtmr2: Vec<Hex<48>>,
-    /// Accepted RTMR3; without it zero alone.
+    /// Accepted RTMR3; without it zero, and what an event log beside the quote accounts for.
     rtmr3: Option<Vec<Hex<48>>>,
     /// Accepted TDX modules (MRSEAM).
     mr_seam: Vec<Hex<48>>,
@@ -115,16 +115,13 @@ impl TdxRules {
             rtmr0: list(&self.rtmr0),
             rtmr1: list(&self.rtmr1),
             rtmr2: list(&self.rtmr2),
+            rtmr3: self.rtmr3.as_deref().map(list),
             mr_seam: list(&self.mr_seam),
-            ..TdxReferences::default()
         };
         if let Some(released) = released {
             references.rtmr0.extend(released.rtmrs(0));
             references.rtmr1.extend(released.rtmrs(1));
             references.rtmr2.extend(released.rtmrs(2));
-        }
-        if let Some(rtmr3) = &self.rtmr3 {
-            references.rtmr3 = list(rtmr3);
         }
         let mut policy = policy.tdx_references(references);
         if let Some(ids) = &self.mr_config_ids {
