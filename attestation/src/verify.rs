@@ -7,10 +7,10 @@
 use std::sync::Arc;
 
 use crate::appraise::{Hardware, SnpClaims};
-use crate::cache::VerdictCache;
+use crate::cache::{Kept, VerdictCache};
 use crate::eventlog::{EventLog, replay_step};
 use crate::evidence::{Body, Endorsements, Evidence, Platform, SIMULATED_NOTICE};
-use crate::snp::cache::{ChainCache, VerifiedChain};
+use crate::snp::cache::{ChainKey, VerifiedChain};
 use crate::snp::cert_table::CertificateTable;
 use crate::snp::chain::{Candidates, Chain};
 use crate::snp::crl::{Revocation, appraise_revocation};
@@ -258,10 +258,13 @@ fn verified_chain(
     candidates: Candidates<'_>,
     anchors: &TrustAnchors,
     now: Time,
-    cache: Option<&mut ChainCache>,
+    cache: Option<&mut Kept<ChainKey, VerifiedChain>>,
 ) -> Result<Arc<VerifiedChain>, Halt> {
     let key = cache.is_some().then(|| candidates.key());
-    let found = cache.as_ref().zip(key.as_ref()).and_then(|(cache, key)| cache.find(&anchors.arks, key, now));
+    let found = cache
+        .as_ref()
+        .zip(key.as_ref())
+        .and_then(|(cache, key)| cache.find(&anchors.arks, |kept| kept == key, now));
     if let Some((verified, steps)) = found {
         log.pass("root", anchors.detail);
         log.extend(steps);
@@ -278,7 +281,9 @@ fn verified_chain(
     let revocation = revocation_step(log, &crls, &chain, now)?;
     let verified = Arc::new(VerifiedChain { chain, product, revocation });
     if let (Some(cache), Some(key)) = (cache, key) {
-        cache.keep(key, &verified, log.since(before), now);
+        if let Some(window) = verified.window(now) {
+            cache.keep(key, verified.chain.ark.der(), window, (&verified, log.since(before)), now);
+        }
     }
     Ok(verified)
 }

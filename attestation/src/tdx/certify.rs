@@ -7,6 +7,7 @@
 
 use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 
+use crate::cache::Window;
 use crate::crl::Crl;
 use crate::tdx::collateral::{Collateral, SignedDocument};
 use crate::tdx::pck::PckExtensions;
@@ -26,22 +27,11 @@ const QE_SIGNER: &str = "QE identity signer";
 const CRL_ISSUER: &str = "PCK CRL issuer";
 const ROOT: &str = "root";
 
-/// When everything a verdict rests on is valid at once; both ends are inside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Window {
-    pub(crate) from: Time,
-    pub(crate) until: Time,
-}
-
-impl Window {
-    pub(crate) fn holds_at(&self, now: Time) -> bool {
-        (self.from..=self.until).contains(&now)
-    }
-
-    fn narrow(&mut self, from: Time, until: Time) {
-        self.from = self.from.max(from);
-        self.until = self.until.min(until);
-    }
+/// The bytes that a verdict is found by: attestation key, QE report and PCK chain of the quote, and the collateral.
+#[derive(Debug)]
+pub(crate) struct CertifiedKey {
+    pub(crate) endorsement: Vec<u8>,
+    pub(crate) collateral: Collateral,
 }
 
 /// What was verified down to the attestation key.

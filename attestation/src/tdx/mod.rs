@@ -5,10 +5,9 @@
 //! and how a TCB level is chosen), Intel TDX Module ABI Specification 348551 (attributes, TEE_TCB_SVN).
 //!
 //! The order of trust: pinned root, PCK chain and signed documents, QE report, attestation key ([`certify`]), quote and TCB
-//! ([`verify`]). Everything up to the attestation key can be verified once for many quotes ([`cache`]).
+//! ([`verify`]). Everything up to the attestation key can be verified once for many quotes ([`crate::cache`]).
 
 pub(crate) mod appraise;
-pub(crate) mod cache;
 pub(crate) mod certify;
 pub(crate) mod claims;
 pub(crate) mod collateral;

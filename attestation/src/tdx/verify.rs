@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::cache::Kept;
 use crate::evidence::Endorsements;
-use crate::tdx::cache::CollateralCache;
-use crate::tdx::certify::{Certified, certify, verify_p256};
+use crate::tdx::certify::{Certified, CertifiedKey, certify, verify_p256};
 use crate::tdx::claims::TdxClaims;
 use crate::tdx::collateral::Collateral;
 use crate::tdx::quote::Quote;
@@ -20,7 +20,7 @@ pub(crate) fn verify(
     anchors: &[Certificate],
     endorsements: &Endorsements,
     now: Time,
-    cache: Option<&mut CollateralCache>,
+    cache: Option<&mut Kept<CertifiedKey, Certified>>,
 ) -> Result<TdxClaims, Halt> {
     let collateral = endorsements.tdx_collateral.as_ref().or(supplied);
     let collateral = collateral.map(|collateral| (collateral, "collateral supplied".to_owned()));
@@ -61,18 +61,20 @@ fn certified(
     quote: &Quote,
     collateral: &Collateral,
     now: Time,
-    cache: Option<&mut CollateralCache>,
+    cache: Option<&mut Kept<CertifiedKey, Certified>>,
 ) -> Result<Arc<Certified>, Halt> {
     let Some(cache) = cache else {
         return certify(log, anchors, quote, collateral, now).map(Arc::new);
     };
-    if let Some((certified, steps)) = cache.find(anchors, quote.endorsement(), collateral, now) {
+    let same = |key: &CertifiedKey| key.endorsement == quote.endorsement() && key.collateral == *collateral;
+    if let Some((certified, steps)) = cache.find(anchors, same, now) {
         log.extend(steps);
         return Ok(certified);
     }
     let before = log.len();
     let certified = Arc::new(certify(log, anchors, quote, collateral, now)?);
-    cache.keep(quote.endorsement(), collateral, &certified, log.since(before), now);
+    let key = CertifiedKey { endorsement: quote.endorsement().to_vec(), collateral: collateral.clone() };
+    cache.keep(key, &certified.root, certified.window, (&certified, log.since(before)), now);
     Ok(certified)
 }
 
