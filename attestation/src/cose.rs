@@ -37,13 +37,13 @@ pub enum SignedError {
 struct Sign1(Blob, BTreeMap<u8, u8>, Blob, Bytes<64>);
 
 fn to_be_signed(label: &str, payload: &[u8]) -> Vec<u8> {
-    let protected = Blob::from(PROTECTED.to_vec());
-    wire::encode(&(
-        "Signature1",
-        protected,
-        Blob::from(label.as_bytes().to_vec()),
-        Blob::from(payload.to_vec()),
-    ))
+    sig_structure(&PROTECTED, label.as_bytes(), payload)
+}
+
+/// `Sig_structure` of RFC 9052, section 4.4: what any `COSE_Sign1` is a signature over.
+pub(crate) fn sig_structure(protected: &[u8], external_aad: &[u8], payload: &[u8]) -> Vec<u8> {
+    let blob = |bytes: &[u8]| Blob::from(bytes.to_vec());
+    wire::encode(&("Signature1", blob(protected), blob(external_aad), blob(payload)))
 }
 
 /// Signs `payload` under `key` for the purpose `label`.

@@ -21,6 +21,7 @@ pub mod manifest;
 pub mod measurement;
 mod own;
 pub mod owner;
+pub mod pem;
 pub mod policy;
 pub mod receipt;
 pub mod reference;

@@ -6,9 +6,9 @@
 use crate::commit::{Digest, ReportData, hash};
 use crate::evidence::{Body, Evidence};
 use crate::hex_string;
+use crate::pem::certificates;
 use crate::snp::report::{GuestPolicy, Report};
 use crate::tdx::pck::PckExtensions;
-use crate::tdx::pem::decode_chain;
 use crate::tdx::quote::Quote;
 use crate::verdict::{Finding, Reason, Rejected, StepLog};
 use crate::x509::Certificate;
@@ -138,7 +138,7 @@ fn describe_quote(quote: &Quote) -> Vec<(&'static str, String)> {
 
 /// The platform that the quote's PCK certificate names. Not verified.
 fn pck_of(quote: &Quote) -> Option<PckExtensions> {
-    let chain = decode_chain(quote.pck_chain())?;
+    let chain = certificates(quote.pck_chain())?;
     let certificate = Certificate::parse("PCK certificate", chain.first()?).ok()?;
     PckExtensions::of(&certificate).ok()
 }

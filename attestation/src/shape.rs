@@ -4,10 +4,10 @@ use der::{Decode as _, Encode as _};
 use x509_cert::crl::CertificateList;
 
 use crate::evidence::{Body, Evidence};
+use crate::pem::certificates;
 use crate::snp::report::SigningKey;
 use crate::snp::tcb::{Product, TcbVersion};
 use crate::tdx::pck::PckExtensions;
-use crate::tdx::pem::decode_chain;
 use crate::time::Time;
 use crate::x509::{COMMON_NAME, Certificate, attribute, moment};
 
@@ -68,7 +68,7 @@ impl Evidence {
     #[must_use]
     pub fn tdx_signer(&self) -> Option<([u8; 6], String)> {
         let Body::Tdx { quote, .. } = &self.body else { return None };
-        let chain = decode_chain(quote.pck_chain())?;
+        let chain = certificates(quote.pck_chain())?;
         let certificate = Certificate::parse("PCK certificate", chain.first()?).ok()?;
         let issuer = attribute(certificate.issuer(), COMMON_NAME)?;
         Some((PckExtensions::of(&certificate).ok()?.fmspc, issuer))

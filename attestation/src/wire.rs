@@ -182,6 +182,23 @@ impl<const N: usize> AsRef<[u8]> for Bytes<N> {
     }
 }
 
+/// A text string as a map key, in the order of its encoding: shorter before longer, then bytewise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Name(pub String);
+
+impl Ord for Name {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.0.len(), &self.0).cmp(&(other.0.len(), &other.0))
+    }
+}
+
+impl PartialOrd for Name {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 /// A byte string of any length (within the limit of the object that holds it).
 pub type Blob = serde_bytes::ByteBuf;
 

@@ -1,6 +1,5 @@
 //! The claims set in JSON (names) and in deterministic CBOR (numbers): one content, two spellings.
 
-use core::cmp::Ordering;
 use core::fmt;
 use std::collections::BTreeMap;
 
@@ -12,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::vector::{COMPONENTS, Tier, TrustVector};
 use super::{AttestationResult, MAX_RESULT_LEN_BYTES, PROFILE, ResultError, ResultStep};
 use crate::time::Time;
-use crate::wire;
+use crate::wire::{self, Name};
 
 const MAX_NONCE_LEN_BYTES: usize = 64;
 const MIN_NONCE_LEN_BYTES: usize = 8;
@@ -58,28 +57,11 @@ struct JsonStep {
     detail: String,
 }
 
-/// A map key, in the order of its CBOR encoding: numbers before text, shorter text before longer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A map key, in the order of its encoding: numbers before text.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
     Number(u16),
-    Text(String),
-}
-
-impl Ord for Key {
-    fn cmp(&self, other: &Self) -> Ordering {
-        match (self, other) {
-            (Self::Number(left), Self::Number(right)) => left.cmp(right),
-            (Self::Text(left), Self::Text(right)) => (left.len(), left).cmp(&(right.len(), right)),
-            (Self::Number(_), Self::Text(_)) => Ordering::Less,
-            (Self::Text(_), Self::Number(_)) => Ordering::Greater,
-        }
-    }
-}
-
-impl PartialOrd for Key {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
+    Text(Name),
 }
 
 /// What a CBOR claims set is made of. Keys are numbers on the draft's levels and text where names are free.
@@ -95,7 +77,7 @@ impl Serialize for Key {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Number(number) => serializer.serialize_u16(*number),
-            Self::Text(text) => serializer.serialize_str(text),
+            Self::Text(text) => text.serialize(serializer),
         }
     }
 }
@@ -127,7 +109,7 @@ impl<'de> Deserialize<'de> for Key {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Key, E> {
-                Ok(Key::Text(text.to_owned()))
+                Ok(Key::Text(Name(text.to_owned())))
             }
         }
         deserializer.deserialize_any(KeyVisitor)
@@ -369,7 +351,7 @@ impl Map {
 
     fn into_names(self) -> Result<BTreeMap<String, Node>, ResultError> {
         let name = |(key, node)| match key {
-            Key::Text(name) => Ok((name, node)),
+            Key::Text(Name(name)) => Ok((name, node)),
             Key::Number(number) => Err(malformed(format!("number {number} where a name belongs"))),
         };
         self.0.into_iter().map(name).collect()
@@ -382,7 +364,7 @@ impl Node {
     }
 
     fn names<'a>(names: impl IntoIterator<Item = (&'a str, Self)>) -> Self {
-        Self::Map(names.into_iter().map(|(name, node)| (Key::Text(name.to_owned()), node)).collect())
+        Self::Map(names.into_iter().map(|(name, node)| (Key::Text(Name(name.to_owned())), node)).collect())
     }
 
     fn text(self) -> Result<String, ResultError> {

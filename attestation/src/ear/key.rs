@@ -1,8 +1,7 @@
 //! Keys that sign Attestation Results: ECDSA on P-256 (ES256) or P-384 (ES384).
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use der::asn1::{BitString, ObjectIdentifier};
+use der::pem::{LineEnding, decode_vec, encode_string};
 use der::{Decode as _, Encode as _};
 use ring::rand::SecureRandom;
 use ring::signature::{
@@ -189,22 +188,16 @@ impl ResultPublicKey {
     }
 }
 
-fn pem(label: &str, der: &[u8]) -> String {
-    let body = STANDARD.encode(der);
-    let lines = body.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line).into_owned());
-    let lines: Vec<String> = lines.collect();
-    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+fn pem(label: &'static str, der: &[u8]) -> String {
+    encode_string(label, LineEnding::LF, der).expect("a short key always encodes")
 }
 
 /// The content of exactly one PEM block (RFC 7468), by its label.
 fn unpem(label: &'static str, text: &str) -> Result<Vec<u8>, KeyError> {
-    let body = text
-        .trim()
-        .strip_prefix(&format!("-----BEGIN {label}-----"))
-        .and_then(|rest| rest.strip_suffix(&format!("-----END {label}-----")))
-        .ok_or(KeyError::Pem(label))?;
-    let compact: String = body.split_ascii_whitespace().collect();
-    STANDARD.decode(compact).map_err(|_| KeyError::Pem(label))
+    match decode_vec(text.as_bytes()) {
+        Ok((found, der)) if found == label => Ok(der),
+        _ => Err(KeyError::Pem(label)),
+    }
 }
 
 #[cfg(test)]

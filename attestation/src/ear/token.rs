@@ -11,6 +11,7 @@ use ring::rand::SecureRandom;
 use serde::{Deserialize, Serialize};
 
 use super::{AttestationResult, KeyError, MAX_RESULT_LEN_BYTES, ResultError, ResultKey, ResultPublicKey};
+use crate::cose::sig_structure;
 use crate::wire::{self, Blob};
 
 /// CBOR tag 18 before an array of four: a tagged `COSE_Sign1` (RFC 9052, section 4.2).
@@ -100,10 +101,9 @@ impl AttestationResult {
     }
 }
 
-/// `Sig_structure` of RFC 9052, section 4.4, without external data: that is how other verifiers read a CWT.
+/// Without external data: that is how other verifiers read a CWT.
 fn to_be_signed(protected: &[u8], payload: &[u8]) -> Vec<u8> {
-    let blob = |bytes: &[u8]| Blob::from(bytes.to_vec());
-    wire::encode(&("Signature1", blob(protected), Blob::new(), blob(payload)))
+    sig_structure(protected, &[], payload)
 }
 
 #[cfg(test)]

@@ -9,9 +9,9 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 
 use crate::cache::Window;
 use crate::crl::Crl;
+use crate::pem::certificates;
 use crate::tdx::collateral::{Collateral, SignedDocument};
 use crate::tdx::pck::PckExtensions;
-use crate::tdx::pem::decode_chain;
 use crate::tdx::qe::QeIdentity;
 use crate::tdx::quote::Quote;
 use crate::tdx::tcb::Standing;
@@ -157,7 +157,7 @@ impl<'a> Chains<'a> {
         pck_chain: &[u8],
         collateral: &Collateral,
     ) -> Result<Self, Finding> {
-        let pck_chain = decode_chain(pck_chain)
+        let pck_chain = certificates(pck_chain)
             .ok_or_else(|| Finding::new(Reason::Chain, "the PCK chain of the quote is not PEM"))?;
         let [pck, pck_ca, root] = pck_chain.as_slice() else {
             let detail = format!("the PCK chain has {} certificates, must have 3", pck_chain.len());

@@ -3,9 +3,9 @@
 //! Beside a quote it travels as the deterministic CBOR array of SPEC section 8.5; in files it may also be the JSON that
 //! quoting tools write. None of it is believed before it is verified, wherever it came from.
 
+use crate::pem::certificates;
 use crate::tdx::document::{MAX_DOCUMENT_LEN_BYTES, decode_hex, split_served};
 use crate::tdx::json::{Json, Value};
-use crate::tdx::pem::decode_chain;
 use crate::verdict::{Finding, Reason, Rejected, StepLog};
 use crate::wire::{self, Blob, Bytes};
 
@@ -42,7 +42,7 @@ impl SignedDocument {
         }
         let (document, signature) =
             split_served(name, body).ok_or_else(|| refuse("not a signed document as Intel serves it"))?;
-        let issuer_chain = decode_chain(issuer_chain_pem).ok_or_else(|| refuse("issuer chain is not PEM"))?;
+        let issuer_chain = certificates(issuer_chain_pem).ok_or_else(|| refuse("issuer chain is not PEM"))?;
         Ok(Self { document, signature, issuer_chain })
     }
 }
@@ -161,7 +161,7 @@ impl Collateral {
             text(name)?;
         }
         let chain = |name: &str| {
-            decode_chain(text(name)?.as_bytes()).ok_or_else(|| refuse(format!("{name} is not PEM")))
+            certificates(text(name)?.as_bytes()).ok_or_else(|| refuse(format!("{name} is not PEM")))
         };
         let bytes =
             |name: &str| decode_hex(text(name)?).ok_or_else(|| refuse(format!("{name} is not hexadecimal")));
@@ -243,7 +243,7 @@ impl CollateralParts {
             let what = format!("collateral has no {}", missing.join(", no "));
             return Err(refuse(Reason::EndorsementMissing, what));
         };
-        let chain = decode_chain(&pck_crl_chain)
+        let chain = certificates(&pck_crl_chain)
             .ok_or_else(|| refuse(Reason::Encoding, "PCK CRL issuer chain is not PEM".into()))?;
         Ok(Some(Collateral {
             tcb_info: SignedDocument::from_served("tcbInfo", &tcb_info, &tcb_info_chain)?,

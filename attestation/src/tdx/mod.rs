@@ -14,7 +14,6 @@ pub(crate) mod collateral;
 pub(crate) mod document;
 pub(crate) mod json;
 pub(crate) mod pck;
-pub(crate) mod pem;
 pub(crate) mod policy;
 pub(crate) mod qe;
 pub(crate) mod quote;

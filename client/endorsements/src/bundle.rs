@@ -6,9 +6,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use adyton_attestation::wire::{self, Blob};
+use adyton_attestation::wire::{self, Blob, Name};
 use adyton_broker::{BrokerError, read_capped, write_whole};
-use serde::{Deserialize, Serialize};
 
 use crate::EndorsementError;
 
@@ -20,22 +19,6 @@ const MAX_FILES: usize = 64;
 /// Files by plain name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Folder(pub BTreeMap<String, Vec<u8>>);
-
-/// A name as a map key in the order of its CBOR encoding: shorter before longer.
-#[derive(Serialize, Deserialize, PartialEq, Eq)]
-struct Name(String);
-
-impl Ord for Name {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.0.len(), &self.0).cmp(&(other.0.len(), &other.0))
-    }
-}
-
-impl PartialOrd for Name {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
 
 impl Folder {
     /// Reads the plain files of a folder; folders in it and hidden files are passed over.

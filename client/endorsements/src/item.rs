@@ -2,6 +2,7 @@
 //!
 //! AMD: "Versioned Chip Endorsement Key (VCEK) Certificate and KDS Interface Specification" (57230). Intel: PCS API v4.
 
+use adyton_attestation::pem::certificates;
 use adyton_attestation::{Product, TcbVersion, Time, crl_window, is_certificate};
 use serde_json::Value;
 
@@ -262,16 +263,7 @@ impl Item {
 
 /// The certificates of a PEM text, as DER, in order.
 pub(crate) fn pem_certificates(text: &[u8]) -> Option<Vec<Vec<u8>>> {
-    use base64::Engine as _;
-    let text = std::str::from_utf8(text).ok()?;
-    let mut found = Vec::new();
-    for block in text.split("-----BEGIN CERTIFICATE-----").skip(1) {
-        let (body, _) = block.split_once("-----END CERTIFICATE-----")?;
-        let compact: String = body.split_ascii_whitespace().collect();
-        let der = base64::engine::general_purpose::STANDARD.decode(compact).ok()?;
-        found.push(der);
-    }
-    found.iter().all(|der| is_certificate(der)).then_some(found)
+    certificates(text).filter(|found| found.iter().all(|der| is_certificate(der)))
 }
 
 /// The signed member of one of Intel's JSON documents. Nothing of it is verified.

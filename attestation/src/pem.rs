@@ -1,4 +1,4 @@
-//! Certificate chains in PEM (RFC 7468), as quotes and Intel's services carry them.
+//! Certificate chains in PEM (RFC 7468), as quotes and the vendors' services carry them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,20 +10,21 @@ const MAX_CERTIFICATES: usize = 8;
 
 /// The certificates of a chain as DER, in order; none if the bytes are not such a chain. NUL bytes may end it, since
 /// quoting libraries count the end of their C string.
-pub(crate) fn decode_chain(pem: &[u8]) -> Option<Vec<Vec<u8>>> {
+#[must_use]
+pub fn certificates(pem: &[u8]) -> Option<Vec<Vec<u8>>> {
     let text = core::str::from_utf8(pem).ok()?.trim_end_matches('\0');
-    let mut certificates = Vec::new();
+    let mut found = Vec::new();
     let mut rest = text.trim_ascii();
     while !rest.is_empty() {
-        if certificates.len() == MAX_CERTIFICATES {
+        if found.len() == MAX_CERTIFICATES {
             return None;
         }
         let (body, after) = rest.strip_prefix(BEGIN)?.split_once(END)?;
         let lines: String = body.split_ascii_whitespace().collect();
-        certificates.push(STANDARD.decode(lines).ok()?);
+        found.push(STANDARD.decode(lines).ok()?);
         rest = after.trim_ascii_start();
     }
-    (!certificates.is_empty()).then_some(certificates)
+    (!found.is_empty()).then_some(found)
 }
 
 #[cfg(test)]
@@ -38,18 +39,18 @@ mod tests {
     fn chains_with_and_without_a_final_nul() {
         let chain = pem(&[1; 60]) + &pem(&[2; 61]);
         let want = Some(vec![vec![1; 60], vec![2; 61]]);
-        assert_eq!(decode_chain(chain.as_bytes()), want);
-        assert_eq!(decode_chain(format!("{chain}\0").as_bytes()), want);
+        assert_eq!(certificates(chain.as_bytes()), want);
+        assert_eq!(certificates(format!("{chain}\0").as_bytes()), want);
     }
 
     #[test]
     fn what_is_no_chain_is_refused() {
         for text in ["", "\0", "x", BEGIN, "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----"] {
-            assert_eq!(decode_chain(text.as_bytes()), None, "{text:?}");
+            assert_eq!(certificates(text.as_bytes()), None, "{text:?}");
         }
         let one = pem(&[1; 60]);
-        assert_eq!(decode_chain(format!("{one}x{one}").as_bytes()), None);
-        assert_eq!(decode_chain(format!("{one}\0{one}").as_bytes()), None);
-        assert_eq!(decode_chain(one.repeat(MAX_CERTIFICATES + 1).as_bytes()), None);
+        assert_eq!(certificates(format!("{one}x{one}").as_bytes()), None);
+        assert_eq!(certificates(format!("{one}\0{one}").as_bytes()), None);
+        assert_eq!(certificates(one.repeat(MAX_CERTIFICATES + 1).as_bytes()), None);
     }
 }
