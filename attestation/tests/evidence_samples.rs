@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use adyton_attestation::{
     Claims, Endorsements, Evidence, Policy, Rejected, TcbFloor, Time, TrustAnchors, VerdictCache,
@@ -12,15 +12,9 @@ use serde_json::Value;
 use sev::firmware::guest::AttestationReport;
 use sev::parser::ByteParser as _;
 
-/// `../shared/evidence` beside the project root (the folder that holds Cargo.lock).
-fn samples() -> Option<PathBuf> {
-    let mut root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    while !root.join("Cargo.lock").exists() {
-        root = root.parent()?;
-    }
-    let folder = root.parent()?.join("shared/evidence");
-    folder.exists().then_some(folder)
-}
+use shared::samples;
+
+mod shared;
 
 fn read(folder: &Path, name: &str) -> Option<Vec<u8>> {
     fs::read(folder.join(name)).ok()
@@ -117,10 +111,7 @@ fn assert_read_alike(claims: &Claims, report: &[u8]) {
 
 #[test]
 fn every_sample_gets_its_verdict() {
-    let Some(root) = samples() else {
-        eprintln!("SKIPPED: no folder ../shared/evidence beside the project");
-        return;
-    };
+    let Some(root) = samples() else { return };
     let mut judged = 0;
     // One cache for all, so that an entry of one sample would show in the verdict of another.
     let mut cache = VerdictCache::new(4);
@@ -155,10 +146,7 @@ fn every_sample_gets_its_verdict() {
 
 #[test]
 fn an_azure_blob_is_read_and_its_runtime_data_is_bound() {
-    let Some(root) = samples() else {
-        eprintln!("SKIPPED: no folder ../shared/evidence beside the project");
-        return;
-    };
+    let Some(root) = samples() else { return };
     let folder = root.join("snp-milan-v3-azure-hcl");
     let Some(wrapped) = read(&folder, "vendor-evidence.json") else {
         eprintln!("SKIPPED: no sample {}", folder.display());
