@@ -5,7 +5,7 @@
 //! the kernels' layout; [`Activations`] holds a batch of columns; [`matmul`] joins them on a [`Pool`].
 //!
 //! Every path gives the same bits. Integer sums are exact, and every floating-point sum has one order that no lane
-//! count, thread count or batch changes: see `docs/decisions/0014-summation-order.md`. `scalar` is the specification.
+//! count, thread count or batch changes: see `docs/decisions/0013-summation-order.md`. `scalar` is the specification.
 #![warn(clippy::undocumented_unsafe_blocks)]
 
 mod activations;

@@ -1,5 +1,6 @@
 //! Rotary position embedding.
 
+use super::architecture::narrow;
 use super::architecture::{Architecture, RopePairs, RopeScaling};
 use super::trigonometry::sin_cos;
 use crate::dense::math::{exp, ln};
@@ -11,11 +12,6 @@ pub(super) struct Rope {
     frequencies: Vec<f32>,
     /// Factor on sine and cosine.
     magnitude: f32,
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is the purpose")]
-fn narrow(x: f64) -> f32 {
-    x as f32
 }
 
 #[expect(clippy::cast_precision_loss, reason = "dimensions and contexts are below 2^53")]
