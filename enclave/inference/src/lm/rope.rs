@@ -1,7 +1,6 @@
 //! Rotary position embedding.
 
-use super::architecture::narrow;
-use super::architecture::{Architecture, RopePairs, RopeScaling};
+use super::architecture::{Architecture, RopePairs, RopeScaling, narrow};
 use super::trigonometry::sin_cos;
 use crate::dense::math::{exp, ln};
 
