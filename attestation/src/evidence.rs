@@ -1,7 +1,8 @@
 //! Evidence: what an Attester hands out, and the Endorsements that may come from elsewhere.
 //!
-//! On the wire Evidence is the deterministic CBOR array `[1, platform, report, certificate table]`, for TDX
-//! `[1, 2, quote, collateral]`. Decoding shows that it is well formed and nothing else; [`Evidence::verify`](crate::verify) is the next step and the only one.
+//! On the wire Evidence is the deterministic CBOR array `[1, platform, report, certificate table]`, for TDX `[1, 2,
+//! quote, collateral]`. Decoding shows that it is well formed and nothing else; [`Evidence::verify`](crate::verify)
+//! is the next step and the only one.
 
 use crate::snp::cert_table::{CertificateTable, MAX_TABLE_LEN_BYTES};
 use crate::snp::hcl;

@@ -1,8 +1,9 @@
 //! *Verify*: was this signed by genuine hardware, and do its parts belong together?
 //!
-//! For SEV-SNP, in order: platform, endorsements, root, chain, validity, revocation, signature, reserved fields, product,
-//! chip, TCB. For TDX: SPEC, section 8.6. The first failure ends it, since what comes later rests on what came before.
-//! What passes is [`Authentic`]: the hardware said it. Whether that is welcome is for policy ([`crate::appraise`]).
+//! For SEV-SNP, in order: platform, endorsements, root, chain, validity, revocation, signature, reserved fields,
+//! product, chip, TCB. For TDX: SPEC, section 8.6. The first failure ends it, since what comes later rests on what
+//! came before. What passes is [`Authentic`]: the hardware said it. Whether that is welcome is for policy
+//! ([`crate::appraise`]).
 
 use std::sync::Arc;
 

@@ -112,7 +112,8 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    /// Verifies names, constraints and signatures below the anchor, which is good by choice of the caller. Returns the product of the root.
+    /// Verifies names, constraints and signatures below the anchor, which is good by choice of the caller. Returns
+    /// the product of the root.
     pub(crate) fn verify(&self) -> Result<Product, Finding> {
         let refuse = |what: String| Err(Finding::new(Reason::Chain, what));
         self.intermediate.verify_signed_by(self.intermediate_role, &self.ark, Scheme::PssSha384)?;

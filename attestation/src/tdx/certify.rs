@@ -2,8 +2,9 @@
 //! that is the same for every quote of a machine.
 //!
 //! In order: PCK chain, issuers of the documents and lists, their signatures, the documents' kind, dates, validity of
-//! certificates, revocation, platform, QE report, attestation key, quoting enclave. The documents' dates come before the lists', so that collateral which is old as a
-//! whole is called so. What is learned holds for as long as every part of it does: [`Certified::window`].
+//! certificates, revocation, platform, QE report, attestation key, quoting enclave. The documents' dates come before
+//! the lists', so that collateral which is old as a whole is called so. What is learned holds for as long as every
+//! part of it does: [`Certified::window`].
 
 use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 
