@@ -281,10 +281,10 @@ fn verified_chain(
     log.step("validity", valid)?;
     let revocation = revocation_step(log, &crls, &chain, now)?;
     let verified = Arc::new(VerifiedChain { chain, product, revocation });
-    if let (Some(cache), Some(key)) = (cache, key) {
-        if let Some(window) = verified.window(now) {
-            cache.keep(key, verified.chain.ark.der(), window, (&verified, log.since(before)), now);
-        }
+    if let (Some(cache), Some(key)) = (cache, key)
+        && let Some(window) = verified.window(now)
+    {
+        cache.keep(key, verified.chain.ark.der(), window, (&verified, log.since(before)), now);
     }
     Ok(verified)
 }

@@ -103,7 +103,7 @@ fn every_published_launch_digest_comes_out_of_the_command() {
         return;
     };
     let (folder, empty) = (folder.canonicalize().unwrap(), tempfile::NamedTempFile::new().unwrap());
-    let vectors: Vec<serde_json::Value> = serde_json::from_slice(&vectors).unwrap();
+    let vectors: Vec<Value> = serde_json::from_slice(&vectors).unwrap();
     assert!(!vectors.is_empty());
     for vector in &vectors {
         let text = |name: &str| vector[name].as_str().map(str::to_owned);
