@@ -270,7 +270,7 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap()) {
         let (kind, name) = (entry.file_type().unwrap(), entry.file_name());
-        if ["target", ".git", "shared"].iter().any(|skipped| name == *skipped) {
+        if ["target", ".git"].iter().any(|skipped| name == *skipped) {
             continue;
         }
         if kind.is_file() {
