@@ -220,6 +220,18 @@ mod tests {
     }
 
     #[test]
+    fn values_at_every_limit_are_signed_and_read() {
+        let (pair, public) = key(1);
+        let mut values = values();
+        values.release = "r".repeat(MAX_NAME_LEN);
+        values.launches[0].name = "x".repeat(MAX_NAME_LEN);
+        values.launches[0].inputs = vec![("a".repeat(MAX_NAME_LEN), [0; 32]); MAX_INPUTS];
+        values.launches.resize(MAX_LAUNCHES, values.launches[1].clone());
+        let signed = values.sign(&pair).unwrap();
+        assert_eq!(ReferenceValues::verify(&public, &signed, 0, Time::from_unix_seconds(0)).unwrap(), values);
+    }
+
+    #[test]
     fn what_no_reader_takes_is_not_signed() {
         let (pair, _) = key(1);
         let refused = |change: &dyn Fn(&mut ReferenceValues)| {
@@ -228,6 +240,8 @@ mod tests {
             assert!(values.sign(&pair).is_err());
         };
         refused(&|values| values.release.clear());
+        refused(&|values| values.release = "x".repeat(MAX_NAME_LEN + 1));
+        refused(&|values| values.launches[0].name.clear());
         refused(&|values| values.launches[0].name = "x".repeat(MAX_NAME_LEN + 1));
         refused(&|values| values.launches[1].rtmrs = None);
         refused(&|values| values.launches[0].rtmrs = Some([[0; 48]; 3]));
