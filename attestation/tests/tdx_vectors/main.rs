@@ -120,6 +120,7 @@ fn an_event_log_accounts_for_rtmr3_where_no_values_are_named() {
     }
     let parts = fake.build(&KEYS);
     let named = |rtmr3| TdxReferences {
+        launches: Vec::new(),
         xfam: vec![XFAM],
         rtmr0: vec![registers[0]],
         rtmr1: vec![registers[1]],
@@ -152,6 +153,33 @@ fn an_event_log_accounts_for_rtmr3_where_no_values_are_named() {
     );
     let other = log(&[event(0, "01"), event(1, "02"), event(2, "03"), event(3, "05")]);
     assert_eq!(judge(None, Some(&other)), "rtmr-replay");
+}
+
+#[test]
+fn registers_of_two_launches_do_not_make_one() {
+    let parts = Fake::honest().build(&KEYS);
+    let launched = [[0x3d; 48], [0xa0; 48], [0xa1; 48], [0xa2; 48]];
+    let accepting = |launches: Vec<[[u8; 48]; 4]>, rtmr3: Option<Vec<[u8; 48]>>| {
+        let references = TdxReferences {
+            launches,
+            xfam: vec![XFAM],
+            rtmr3,
+            mr_seam: vec![[0x5e; 48]],
+            ..TdxReferences::default()
+        };
+        let policy = self::references(Policy::standard()).measurements([]).tdx_references(references);
+        verdict(&judge(&parts, &policy, NOW)).to_owned()
+    };
+    assert_eq!(accepting(vec![[[0; 48]; 4], launched], None), "accept");
+    assert_eq!(accepting(vec![launched], Some(vec![[7; 48]])), "rtmr", "RTMR3 has its own rule");
+    assert_eq!(accepting(vec![], None), "measurement");
+    for changed in 0..4 {
+        // Each value is in one of the launches, but never all in one.
+        let (mut old, mut new) = ([[0; 48]; 4], launched);
+        old[changed] = launched[changed];
+        new[changed] = [0; 48];
+        assert_eq!(accepting(vec![old, new], None), "measurement", "{changed}");
+    }
 }
 
 #[test]
