@@ -351,11 +351,12 @@ impl Report {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn blank(version: u8) -> Vec<u8> {
+    /// A well-formed report with nothing in it.
+    pub(crate) fn blank(version: u8) -> Vec<u8> {
         let mut bytes = vec![0; REPORT_LEN_BYTES];
         bytes[0] = version;
         bytes[0x034] = 1;
