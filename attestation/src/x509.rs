@@ -386,6 +386,31 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_is_capped() {
+        let refusal = |len: usize| Certificate::parse("x", &vec![0x30; len]).unwrap_err().detail;
+        assert!(!refusal(MAX_CERTIFICATE_LEN_BYTES).contains("too long"));
+        assert!(refusal(MAX_CERTIFICATE_LEN_BYTES + 1).contains("too long"));
+    }
+
+    #[test]
+    fn obsolete_identifiers_are_refused() {
+        let extensions =
+            ARK.windows(4).position(|at| at[0] == 0xa3 && at[2] == 0x30 && at[1] == at[3] + 2).unwrap();
+        for tag in [0x81, 0x82] {
+            let identifier = [tag, 2, 0, 0xff];
+            let mut der = ARK.to_vec();
+            der.splice(extensions..extensions, identifier);
+            // The lengths of the certificate and of what is signed.
+            for at in [2, 6] {
+                let len = u16::from_be_bytes([der[at], der[at + 1]]) + 4;
+                der[at..at + 2].copy_from_slice(&len.to_be_bytes());
+            }
+            let refusal = Certificate::parse("ARK", &der).unwrap_err().detail;
+            assert!(refusal.contains("unique identifiers"), "{refusal}");
+        }
+    }
+
+    #[test]
     fn an_authority_is_no_leaf() {
         let certificate = Certificate::parse("ARK", ARK).unwrap();
         assert!(certificate.refuse_unless_leaf("ARK").is_err());
