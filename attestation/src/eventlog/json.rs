@@ -199,6 +199,10 @@ mod tests {
     #[test]
     fn a_runtime_event_cannot_show_another_payload_unnoticed() {
         let wrong = crate::hex_string(&sha384(&RuntimeForm::Binary.preimage("app-id", b"y")));
+        let honest = EventLog::parse(log("").as_bytes()).unwrap();
+        let steps = super::super::replay_step(&honest, &honest.replay());
+        let proven = steps.iter().find(|step| step.name == "event-data").unwrap();
+        assert_eq!(proven.detail, "the data of 1 of 1 events is what was measured");
         let log = EventLog::parse(log(&wrong).as_bytes()).unwrap();
         assert_eq!(log.events()[0].data_state(), DataState::Differs);
         let steps = super::super::replay_step(&log, &log.replay());
