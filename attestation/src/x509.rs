@@ -369,6 +369,9 @@ mod tests {
         *salt_32.last_mut().unwrap() = 32;
         algorithm.parameters = with(&salt_32);
         assert!(!is_pss_sha384(&algorithm));
+        let spelt_out = [&[0x30, 0x39], &salt_32[2..], TRAILER_FIELD].concat();
+        algorithm.parameters = with(&spelt_out);
+        assert!(!is_pss_sha384(&algorithm), "a salt of 32 bytes with the trailer field spelt out");
         algorithm.parameters = None;
         assert!(!is_pss_sha384(&algorithm));
         algorithm.parameters = with(PSS_SHA384_PARAMS);
@@ -408,6 +411,31 @@ mod tests {
             let refusal = Certificate::parse("ARK", &der).unwrap_err().detail;
             assert!(refusal.contains("unique identifiers"), "{refusal}");
         }
+    }
+
+    #[test]
+    fn both_ends_of_the_validity_count() {
+        let ark = Certificate::parse("ARK", ARK).unwrap();
+        let (from, until) = (ark.not_before().as_unix_seconds(), ark.not_after().as_unix_seconds());
+        let at = |now: u64| {
+            let outcome = ark.refuse_outside_validity("ARK", Time::from_unix_seconds(now));
+            outcome.map_err(|finding| finding.reason)
+        };
+        assert_eq!((at(from), at(until)), (Ok(()), Ok(())));
+        assert_eq!((at(from - 1), at(until + 1)), (Err(Reason::NotYetValid), Err(Reason::Expired)));
+    }
+
+    #[test]
+    fn repeated_and_critical_extensions() {
+        let ark = Certificate::parse("ARK", ARK).unwrap();
+        let mut extensions = ark.extensions().to_vec();
+        assert!(extensions.len() > 1 && refuse_duplicates(&extensions).is_ok());
+        extensions.push(extensions[0].clone());
+        assert!(refuse_duplicates(&extensions).is_err());
+        extensions.iter_mut().for_each(|extension| extension.critical = false);
+        assert!(refuse_critical(None).is_ok() && refuse_critical(Some(&extensions)).is_ok());
+        extensions[1].critical = true;
+        assert!(refuse_critical(Some(&extensions)).is_err());
     }
 
     #[test]
