@@ -417,6 +417,18 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn bits_are_numbered_from_0_to_63() {
+        let mut bytes = blank(3);
+        (bytes[0x008], bytes[0x00f], bytes[0x040], bytes[0x047]) = (1, 0x80, 1, 0x80);
+        let report = Report::parse(&bytes).unwrap();
+        let (policy, info) = (report.policy(), report.platform_info());
+        for (bit, set) in [(0, true), (1, false), (62, false), (63, true), (64, false), (u32::MAX, false)] {
+            assert_eq!((policy.bit(bit), info.bit(bit)), (set, set), "{bit}");
+        }
+        assert_eq!(info.unknown_bits(), 1 << 63);
+    }
+
+    #[test]
     fn unsigned_slack_is_refused() {
         for offset in [0x2a0 + 48, 0x2a0 + 71, 0x2e8 + 48, 0x2e8 + 71] {
             let mut bytes = blank(3);
