@@ -256,6 +256,9 @@ mod tests {
         let Value::Text(text) = &json.get("a").unwrap().get("c").unwrap().value else { panic!("text") };
         assert_eq!(text, "d/A\n");
         assert!(json.get("f").is_none());
+        let escapes = Json::parse(br#""\"\\\/\b\f\n\r\t\u00e9""#).unwrap();
+        let Value::Text(text) = &escapes.value else { panic!("text") };
+        assert_eq!(text, "\"\\/\u{8}\u{c}\n\r\t\u{e9}");
         for word in ["true", "false", "null"] {
             assert_eq!(Json::parse(word.as_bytes()).unwrap().raw, word.as_bytes());
             assert_eq!(refusal(&word[1..]), "no value");
