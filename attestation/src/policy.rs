@@ -464,6 +464,8 @@ mod tests {
             assert_eq!([&tdx.mr_seam, &tdx.mr_config_id], [&Rule::OneOf(vec![]); 2]);
             assert_eq!(tdx.rtmrs[..3], [const { Rule::OneOf(vec![]) }; 3]);
             assert_eq!(tdx.rtmrs[3], Rule::OneOf(vec![[0; 48]]));
+            assert_eq!(tdx.mr_signer_seam, Rule::Exactly([0; 48]), "Intel's own module");
+            assert!(tdx.launches.is_empty());
         }
     }
 }

@@ -250,6 +250,28 @@ mod tests {
     }
 
     #[test]
+    fn every_component_has_a_name_and_a_minimum_of_its_own() {
+        let turin = TcbVersion { fmc: Some(1), bootloader: 2, tee: 3, snp: 4, microcode: 5 };
+        assert_eq!(turin.to_string(), "fmc=1,bl=2,tee=3,snp=4,ucode=5");
+        assert_eq!(TcbVersion { fmc: None, ..turin }.to_string(), "bl=2,tee=3,snp=4,ucode=5");
+        let all = TcbFloor::from(turin);
+        assert_eq!(turin.to_string().parse::<TcbFloor>().unwrap(), all);
+        assert_eq!("fmc=1,bootloader=2,tee=3,snp=4,microcode=5".parse::<TcbFloor>().unwrap(), all);
+        assert!(all.is_met_by(&turin));
+        for below in [
+            TcbVersion { fmc: Some(0), ..turin },
+            TcbVersion { fmc: None, ..turin },
+            TcbVersion { bootloader: 1, ..turin },
+            TcbVersion { tee: 2, ..turin },
+            TcbVersion { snp: 3, ..turin },
+            TcbVersion { microcode: 4, ..turin },
+        ] {
+            assert!(!all.is_met_by(&below) && !below.at_least(&turin), "{below}");
+            assert!(TcbFloor::default().is_met_by(&below), "nothing is named");
+        }
+    }
+
+    #[test]
     fn floor_text() {
         let floor: TcbFloor = "snp>=0x18, ucode=219".parse().unwrap();
         assert_eq!(floor.to_string(), "snp=24,ucode=219");

@@ -139,6 +139,26 @@ fn every_claim_is_what_was_signed() {
 }
 
 #[test]
+fn the_format_is_named_and_the_longest_quote_is_read() {
+    let shown = |fake: &Fake| {
+        let report = judge(&fake.build(&KEYS), &Policy::vendor(), NOW).unwrap();
+        report.steps().iter().find(|step| step.name == "format").unwrap().detail.clone()
+    };
+    let mut fake = Fake::honest();
+    assert_eq!(shown(&fake), "quote version 5, TD report 1.5");
+    fake.quote.version_4();
+    assert_eq!(shown(&fake), "quote version 4, TD report 1.0");
+    // Zeros may follow a quote.
+    let mut parts = fake.build(&KEYS);
+    let mut of_len = |len: usize| {
+        parts.quote.resize(len, 0);
+        judge(&parts, &Policy::vendor(), NOW).map(|_| ()).map_err(|refusal| refusal.reason.as_str())
+    };
+    assert_eq!(of_len(16 << 10), Ok(()));
+    assert_eq!(of_len((16 << 10) + 1), Err("size"));
+}
+
+#[test]
 fn a_waived_status_is_still_shown_with_its_advisories() {
     let mut fake = Fake::honest();
     fake.info("\"pcesvn\":13", "\"pcesvn\":14");
