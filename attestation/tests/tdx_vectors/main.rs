@@ -139,6 +139,23 @@ fn every_claim_is_what_was_signed() {
 }
 
 #[test]
+fn a_quote_is_told_from_a_report_by_its_first_bytes() {
+    for (bytes, quote) in [
+        (&[4, 0, 2, 0][..], true),
+        (&[5, 0, 3, 0, 0x81], true),
+        (&[3, 0, 0, 2], true),
+        (&[3, 0, 0, 0], false),
+        (&[5, 0, 0, 0, 0x81], false),
+        (&[2, 0, 2, 0], false),
+        (&[6, 0, 2, 0], false),
+        (&[4, 1, 2, 0], false),
+        (&[4, 0, 2], false),
+    ] {
+        assert_eq!(Evidence::looks_like_quote(bytes), quote, "{bytes:?}");
+    }
+}
+
+#[test]
 fn the_format_is_named_and_the_longest_quote_is_read() {
     let shown = |fake: &Fake| {
         let report = judge(&fake.build(&KEYS), &Policy::vendor(), NOW).unwrap();
