@@ -190,6 +190,36 @@ mod tests {
     use super::*;
 
     #[test]
+    fn advisories_are_spelt_one_way() {
+        for right in ["INTEL-SA-00960", "INTEL-SA-1234", "INTEL-TRA-12345678"] {
+            let id: AdvisoryId = right.parse().unwrap();
+            assert_eq!((id.as_str(), id.to_string().as_str()), (right, right));
+        }
+        for wrong in [
+            "",
+            "SA-00960",
+            "INTEL-00960",
+            "INTEL--00960",
+            "INTEL-sa-00960",
+            "INTEL-SA-123",
+            "INTEL-SA-123456789",
+            "INTEL-SA-0096x",
+            "INTEL-SA-00960 ",
+        ] {
+            assert!(wrong.parse::<AdvisoryId>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_standing_in_words() {
+        let advisories = vec!["INTEL-SA-00960".parse().unwrap(), "INTEL-SA-00982".parse().unwrap()];
+        let tcb_date = Time::from_unix_seconds(0);
+        let standing = Standing { status: TcbStatus::OutOfDate, tcb_date, advisories };
+        let words = "OutOfDate (TCB of 1970-01-01T00:00:00Z) INTEL-SA-00960 INTEL-SA-00982";
+        assert_eq!(standing.to_string(), words);
+    }
+
+    #[test]
     fn a_part_never_makes_the_whole_better() {
         for whole in TcbStatus::ALL {
             assert_eq!(whole.merged_with(TcbStatus::UpToDate), whole);

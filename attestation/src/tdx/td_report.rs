@@ -155,4 +155,12 @@ mod tests {
         let under_debug: Vec<u32> = (0..64).filter(|bit| TdAttributes(1 << bit).under_debug()).collect();
         assert_eq!(under_debug, (0..8).collect::<Vec<_>>());
     }
+
+    #[test]
+    fn bits_are_numbered_from_0_to_63() {
+        let attributes = TdAttributes(1 | 1 << 28 | 1 << 63);
+        for (bit, set) in [(0, true), (1, false), (28, true), (63, true), (64, false), (u32::MAX, false)] {
+            assert_eq!(attributes.bit(bit), set, "{bit}");
+        }
+    }
 }
