@@ -137,7 +137,6 @@ fn octets<const N: usize>(value: AnyRef<'_>) -> Option<[u8; N]> {
 fn unsigned(value: AnyRef<'_>) -> Option<u16> {
     let number: UintRef<'_> = value.decode_as().ok()?;
     match number.as_bytes() {
-        [] => Some(0),
         [low] => Some(u16::from(*low)),
         [high, low] => Some(u16::from_be_bytes([*high, *low])),
         _ => None,

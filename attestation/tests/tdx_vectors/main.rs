@@ -176,6 +176,14 @@ fn the_format_is_named_and_the_longest_quote_is_read() {
 }
 
 #[test]
+fn a_masked_ppid_is_no_machine_even_if_its_hash_is_listed() {
+    let mut fake = Fake::honest();
+    rows::masked_ppid(&mut fake);
+    let policy = references(Policy::standard()).chip_allowlist([sha256(&[0; 16])]);
+    assert_eq!(verdict(&judge(&fake.build(&KEYS), &policy, NOW)), "chip-allowlist");
+}
+
+#[test]
 fn a_waived_status_is_still_shown_with_its_advisories() {
     let mut fake = Fake::honest();
     fake.info("\"pcesvn\":13", "\"pcesvn\":14");

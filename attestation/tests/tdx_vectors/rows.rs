@@ -158,7 +158,7 @@ fn with_members(fake: &mut Fake, change: fn(&mut Vec<(u8, Vec<u8>)>)) {
     fake.pck.extensions[2] = pck_extension(&members);
 }
 
-fn masked_ppid(fake: &mut Fake) {
+pub(crate) fn masked_ppid(fake: &mut Fake) {
     with_members(fake, |members| members[0].1 = tlv(OCTET_STRING, &[vec![0; 16]]));
 }
 
