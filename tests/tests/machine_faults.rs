@@ -1,5 +1,6 @@
 //! What ends a machine from inside: no memory left, its program dead, a system call that the program never makes. Each
-//! time the machine really ends, the host says why and starts it again, and nothing of it is left on the host.
+//! time the machine really ends, the host says why and starts it again, and nothing of it is left on the host. So it is
+//! with one that only stands still.
 //!
 //! The program is the image's, byte for byte; its faults come from outside, as no host of a confidential machine could
 //! bring them about: the memory of an emulated one lies open.
@@ -8,7 +9,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use adyton_model::dense::{Dense, DenseModel, Kernel, Layer};
@@ -124,6 +125,18 @@ fn a_machine_without_memory_stops() {
     assert!(host.messages().contains("keys drawn"), "it was up before: {}", host.messages());
     assert!(!host.messages().contains("ready: the model is released"), "{}", host.messages());
     says_nothing(&machine, &host);
+}
+
+#[test]
+fn a_machine_that_stops_answering_is_started_again() {
+    let Some(machine) = Machine::new() else { return };
+    let (_broker, host) = (machine.site.start_broker(), machine.site.start_host());
+    machine.wait_for_message(&host, "one is up");
+    let stopped = emulator(&host);
+    assert!(Command::new("kill").args(["-STOP", &stopped.to_string()]).status().unwrap().success());
+    machine.wait_for_message(&host, "its service does not answer; starting it again");
+    machine.wait_until_accepted(&host);
+    assert!(!Path::new(&format!("/proc/{stopped}")).exists(), "the old one was ended");
 }
 
 /// The image for hardware, where there is none: it boots as far as it must, says whom it asked in vain, and stops.
