@@ -86,3 +86,16 @@ impl Crl {
         UintRef::from_der(number.extn_value.as_bytes()).ok().map(|number| number.as_bytes())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_capped() {
+        let refusal = |len: usize| Crl::parse(&vec![0x30; len]).err().unwrap().detail;
+        for (len, too_long) in [(100, false), (MAX_CRL_LEN_BYTES, false), (MAX_CRL_LEN_BYTES + 1, true)] {
+            assert_eq!(refusal(len).ends_with("is too long"), too_long, "{len}");
+        }
+    }
+}

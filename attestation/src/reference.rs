@@ -137,20 +137,22 @@ impl ReferenceValues {
         })
     }
 
-    /// MEASUREMENT and MRTD values for one platform.
+    /// The measurements of launches on a platform whose measurement says all: MEASUREMENT of SEV-SNP, or a simulator's.
     #[must_use]
     pub fn measurements(&self, platform: Platform) -> Vec<[u8; 48]> {
-        self.of(platform).map(|launch| launch.measurement).collect()
+        let alone =
+            self.launches.iter().filter(|launch| launch.platform == platform && launch.rtmrs.is_none());
+        alone.map(|launch| launch.measurement).collect()
     }
 
-    /// The values of RTMR `index` (0 to 2) of all TDs of the release.
+    /// MRTD and RTMR0 to RTMR2 of every TD of the release.
     #[must_use]
-    pub fn rtmrs(&self, index: usize) -> Vec<[u8; 48]> {
-        self.of(Platform::Tdx).filter_map(|launch| launch.rtmrs?.get(index).copied()).collect()
-    }
-
-    fn of(&self, platform: Platform) -> impl Iterator<Item = &Launch> {
-        self.launches.iter().filter(move |launch| launch.platform == platform)
+    pub fn td_launches(&self) -> Vec<[[u8; 48]; 4]> {
+        let whole = |launch: &Launch| {
+            let [rtmr0, rtmr1, rtmr2] = launch.rtmrs?;
+            Some([launch.measurement, rtmr0, rtmr1, rtmr2])
+        };
+        self.launches.iter().filter_map(whole).collect()
     }
 }
 
@@ -209,14 +211,28 @@ mod tests {
         let read = at(7, 999).unwrap();
         assert_eq!(read, values());
         assert_eq!(read.measurements(Platform::SevSnp), [[Platform::SevSnp as u8; 48]]);
-        assert_eq!(read.rtmrs(2), [[3; 48]]);
-        assert!(read.rtmrs(3).is_empty() && read.measurements(Platform::Simulated).is_empty());
+        assert_eq!(read.td_launches(), [[[Platform::Tdx as u8; 48], [1; 48], [2; 48], [3; 48]]]);
+        assert!(
+            [Platform::Tdx, Platform::Simulated].iter().all(|other| read.measurements(*other).is_empty())
+        );
         assert!(matches!(at(7, 1000), Err(ReferenceError::Expired { .. })));
         assert_eq!(at(8, 999), Err(ReferenceError::Rollback { counter: 7, floor: 8 }));
         let other = ReferenceValues::verify(&key(2).1, &signed, 0, Time::from_unix_seconds(0));
         assert_eq!(other, Err(ReferenceError::Signed(SignedError::Signature)));
         let as_manifest = cose::verify(&public, "adyton/v1/sig/manifest", &signed);
         assert_eq!(as_manifest, Err(SignedError::Signature), "the purpose is signed too");
+    }
+
+    #[test]
+    fn values_at_every_limit_are_signed_and_read() {
+        let (pair, public) = key(1);
+        let mut values = values();
+        values.release = "r".repeat(MAX_NAME_LEN);
+        values.launches[0].name = "x".repeat(MAX_NAME_LEN);
+        values.launches[0].inputs = vec![("a".repeat(MAX_NAME_LEN), [0; 32]); MAX_INPUTS];
+        values.launches.resize(MAX_LAUNCHES, values.launches[1].clone());
+        let signed = values.sign(&pair).unwrap();
+        assert_eq!(ReferenceValues::verify(&public, &signed, 0, Time::from_unix_seconds(0)).unwrap(), values);
     }
 
     #[test]
@@ -228,6 +244,8 @@ mod tests {
             assert!(values.sign(&pair).is_err());
         };
         refused(&|values| values.release.clear());
+        refused(&|values| values.release = "x".repeat(MAX_NAME_LEN + 1));
+        refused(&|values| values.launches[0].name.clear());
         refused(&|values| values.launches[0].name = "x".repeat(MAX_NAME_LEN + 1));
         refused(&|values| values.launches[1].rtmrs = None);
         refused(&|values| values.launches[0].rtmrs = Some([[0; 48]; 3]));

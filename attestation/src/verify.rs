@@ -245,7 +245,9 @@ fn verify_snp(
     log.step("signature", signed)?;
     let reserved = report.refuse_reserved().map(|()| ((), "as the specification says".to_owned()));
     log.step("reserved-fields", reserved)?;
-    let product = log.step("product", product_of(&report, chain, *root_product))?;
+    let product =
+        chain.leaf.product().and_then(|leaf| product_of(&report, chain.leaf.kind, leaf, *root_product));
+    let product = log.step("product", product)?;
     let chip = chain.leaf.refuse_other_chip(&report.chip_id(), product).map(|detail| ((), detail));
     log.step("hwid", chip)?;
     let tcbs = log.step("tcb-binding", bound_tcbs(&report, chain, product))?;
@@ -309,16 +311,20 @@ fn revocation_step(log: &mut StepLog, crls: &[&[u8]], chain: &Chain, now: Time) 
 }
 
 /// The product, on which root, leaf and (from version 3) the signed CPUID must agree.
-fn product_of(report: &Report, chain: &Chain, root: Product) -> Result<(Product, String), Finding> {
+fn product_of(
+    report: &Report,
+    signing_key: SigningKey,
+    leaf: Product,
+    root: Product,
+) -> Result<(Product, String), Finding> {
     let refuse = |what: String| Err(Finding::new(Reason::Product, what));
-    let leaf = chain.leaf.product()?;
     if leaf != root {
         return refuse(format!("the certificate is for {leaf}, its root for {root}"));
     }
     let Some([family, model, stepping]) = report.cpuid() else {
         // Version 2 does not say which CPU signed, and Turin never spoke it.
         // With a provider's key and no chip id nothing else names the product. (A chip's key must name its chip.)
-        let nameless = chain.leaf.kind == SigningKey::Vlek && report.chip_id() == [0; 64];
+        let nameless = signing_key == SigningKey::Vlek && report.chip_id() == [0; 64];
         if root == Product::Turin || nameless {
             return refuse("version 2 report: the product cannot be known".into());
         }
@@ -363,6 +369,8 @@ fn tcb_order(tcbs: &Tcbs, report: &Report) -> Result<((), String), Finding> {
 mod tests {
     use super::*;
     use crate::snp::leaf::hex_string;
+    use crate::snp::report::tests::blank;
+    use crate::snp::tcb::TcbVersion;
 
     #[test]
     fn pinned_roots_are_the_ones_in_the_readme() {
@@ -393,5 +401,82 @@ mod tests {
         assert_eq!(root.common_name().as_deref(), Some("Intel SGX Root CA"));
         let alone = TrustAnchors::dangerous_root(PINNED_SGX_ROOT).unwrap();
         assert!(alone.arks.is_empty() && alone.sgx_roots.len() == 1);
+    }
+
+    #[test]
+    fn evidence_and_anchors_are_of_one_kind() {
+        let simulator = TrustAnchors { simulated: true, ..TrustAnchors::pinned() };
+        for (anchors, takes) in
+            [(TrustAnchors::pinned(), [true, true, false]), (simulator, [false, false, true])]
+        {
+            for (platform, taken) in
+                [Platform::SevSnp, Platform::Tdx, Platform::Simulated].into_iter().zip(takes)
+            {
+                match refuse_other_platform(platform, &anchors) {
+                    Ok(((), shown)) => {
+                        assert!(taken, "{platform}");
+                        assert_eq!(shown.contains(SIMULATED_NOTICE), anchors.simulated);
+                    }
+                    Err(finding) => assert!(!taken && finding.reason == Reason::Simulated, "{platform}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn root_leaf_and_processor_agree_on_the_product() {
+        use Product::{Genoa, Milan, Turin};
+        use SigningKey::{Vcek, Vlek};
+        let of = |version: u8, cpuid: [u8; 2], chip_id: u8, key: SigningKey, leaf: Product, root: Product| {
+            let mut report = blank(version);
+            report[0x188..0x18a].copy_from_slice(&cpuid);
+            report[0x1a0] = chip_id;
+            product_of(&Report::parse(&report).unwrap(), key, leaf, root).ok().map(|(product, _)| product)
+        };
+        const SILENT: [u8; 2] = [0, 0];
+        for (version, cpuid, chip_id, key, leaf, root, product) in [
+            (3, [0x19, 0x01], 1, Vcek, Milan, Milan, Some(Milan)),
+            (3, [0x19, 0x11], 1, Vcek, Genoa, Genoa, Some(Genoa)),
+            (3, [0x19, 0xa0], 0, Vlek, Genoa, Genoa, Some(Genoa)),
+            (5, [0x1a, 0x02], 1, Vcek, Turin, Turin, Some(Turin)),
+            // One of the three says otherwise.
+            (3, [0x19, 0x11], 1, Vcek, Milan, Genoa, None),
+            (3, [0x19, 0x11], 1, Vcek, Genoa, Milan, None),
+            (3, [0x19, 0x01], 1, Vcek, Genoa, Genoa, None),
+            (3, [0x19, 0x20], 1, Vcek, Genoa, Genoa, None),
+            // Version 2 has no CPUID: the certificates name the product, unless nothing ties them to the machine.
+            (2, SILENT, 1, Vcek, Milan, Milan, Some(Milan)),
+            (2, SILENT, 1, Vlek, Milan, Milan, Some(Milan)),
+            (2, SILENT, 0, Vcek, Milan, Milan, Some(Milan)),
+            (2, SILENT, 0, Vlek, Milan, Milan, None),
+            (2, SILENT, 1, Vcek, Turin, Turin, None),
+            (2, SILENT, 1, Vcek, Milan, Genoa, None),
+        ] {
+            let got = of(version, cpuid, chip_id, key, leaf, root);
+            assert_eq!(
+                got, product,
+                "version {version}, {cpuid:x?}, chip {chip_id}, {key:?}, {leaf} under {root}"
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_is_above_what_runs() {
+        let tcb =
+            |svn: u8| TcbVersion { fmc: Some(svn), bootloader: svn, tee: svn, snp: svn, microcode: svn };
+        let order = |current: u8, reported: u8, committed: u8, launch: u8, versions: [[u8; 3]; 2]| {
+            let mut report = blank(3);
+            report[0x1e8..0x1eb].copy_from_slice(&versions[0]);
+            report[0x1ec..0x1ef].copy_from_slice(&versions[1]);
+            let [current, reported, committed, launch] = [current, reported, committed, launch].map(tcb);
+            let tcbs = Tcbs { current, reported, committed, launch };
+            tcb_order(&tcbs, &Report::parse(&report).unwrap()).map_err(|finding| finding.reason)
+        };
+        let (same, older, newer) = ([[5, 55, 1]; 2], [[5, 55, 1], [4, 55, 1]], [[5, 55, 1], [0, 56, 1]]);
+        assert!(order(3, 3, 3, 3, same).is_ok());
+        assert!(order(3, 2, 1, 4, older).is_ok(), "launched before a roll-back");
+        for refused in [order(3, 4, 3, 3, same), order(3, 3, 4, 3, same), order(3, 3, 3, 3, newer)] {
+            assert_eq!(refused.err(), Some(Reason::TcbOrder));
+        }
     }
 }

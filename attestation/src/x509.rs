@@ -369,6 +369,9 @@ mod tests {
         *salt_32.last_mut().unwrap() = 32;
         algorithm.parameters = with(&salt_32);
         assert!(!is_pss_sha384(&algorithm));
+        let spelt_out = [&[0x30, 0x39], &salt_32[2..], TRAILER_FIELD].concat();
+        algorithm.parameters = with(&spelt_out);
+        assert!(!is_pss_sha384(&algorithm), "a salt of 32 bytes with the trailer field spelt out");
         algorithm.parameters = None;
         assert!(!is_pss_sha384(&algorithm));
         algorithm.parameters = with(PSS_SHA384_PARAMS);
@@ -383,6 +386,56 @@ mod tests {
         let mut der = ARK.to_vec();
         der[at + 4] = 1;
         assert!(Certificate::parse("ARK", &der).unwrap_err().detail.contains("v3"));
+    }
+
+    #[test]
+    fn a_certificate_is_capped() {
+        let refusal = |len: usize| Certificate::parse("x", &vec![0x30; len]).unwrap_err().detail;
+        assert!(!refusal(MAX_CERTIFICATE_LEN_BYTES).contains("too long"));
+        assert!(refusal(MAX_CERTIFICATE_LEN_BYTES + 1).contains("too long"));
+    }
+
+    #[test]
+    fn obsolete_identifiers_are_refused() {
+        let extensions =
+            ARK.windows(4).position(|at| at[0] == 0xa3 && at[2] == 0x30 && at[1] == at[3] + 2).unwrap();
+        for tag in [0x81, 0x82] {
+            let identifier = [tag, 2, 0, 0xff];
+            let mut der = ARK.to_vec();
+            der.splice(extensions..extensions, identifier);
+            // The lengths of the certificate and of what is signed.
+            for at in [2, 6] {
+                let len = u16::from_be_bytes([der[at], der[at + 1]]) + 4;
+                der[at..at + 2].copy_from_slice(&len.to_be_bytes());
+            }
+            let refusal = Certificate::parse("ARK", &der).unwrap_err().detail;
+            assert!(refusal.contains("unique identifiers"), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn both_ends_of_the_validity_count() {
+        let ark = Certificate::parse("ARK", ARK).unwrap();
+        let (from, until) = (ark.not_before().as_unix_seconds(), ark.not_after().as_unix_seconds());
+        let at = |now: u64| {
+            let outcome = ark.refuse_outside_validity("ARK", Time::from_unix_seconds(now));
+            outcome.map_err(|finding| finding.reason)
+        };
+        assert_eq!((at(from), at(until)), (Ok(()), Ok(())));
+        assert_eq!((at(from - 1), at(until + 1)), (Err(Reason::NotYetValid), Err(Reason::Expired)));
+    }
+
+    #[test]
+    fn repeated_and_critical_extensions() {
+        let ark = Certificate::parse("ARK", ARK).unwrap();
+        let mut extensions = ark.extensions().to_vec();
+        assert!(extensions.len() > 1 && refuse_duplicates(&extensions).is_ok());
+        extensions.push(extensions[0].clone());
+        assert!(refuse_duplicates(&extensions).is_err());
+        extensions.iter_mut().for_each(|extension| extension.critical = false);
+        assert!(refuse_critical(None).is_ok() && refuse_critical(Some(&extensions)).is_ok());
+        extensions[1].critical = true;
+        assert!(refuse_critical(Some(&extensions)).is_err());
     }
 
     #[test]

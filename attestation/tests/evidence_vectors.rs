@@ -130,6 +130,7 @@ fn a_remembered_chain_gives_the_same_verdict_and_ends_with_its_list() {
     let (report, table) = (hex::decode(vector.text("report")).unwrap(), hex_file("honest.hex"));
     let now: u64 = judge.reference.text("now").parse().unwrap();
     let mut cache = VerdictCache::new(2);
+    assert!(cache.is_empty());
     let mut look = |report: &[u8], now: u64| {
         let (now, none) = (Time::from_unix_seconds(now), Endorsements::default());
         let evidence = || Evidence::snp_from_parts(report, &table).unwrap();
@@ -141,6 +142,7 @@ fn a_remembered_chain_gives_the_same_verdict_and_ends_with_its_list() {
         let plain = shown(evidence().verify(&judge.anchors, &none, now));
         let cached = shown(evidence().verify_cached(&judge.anchors, &none, now, &mut cache));
         assert_eq!(plain, cached);
+        assert!(!cache.is_empty());
         (plain.map(|_| ()).map_err(|rejected| rejected.reason.as_str()), cache.len())
     };
     assert_eq!(look(&report, now), (Ok(()), 1));

@@ -245,7 +245,26 @@ mod tests {
     }
 
     #[test]
+    fn a_log_declares_and_an_event_has_so_many_digests() {
+        let of = |declared: u16, has: u16| {
+            let algorithms: Vec<(u16, u16)> = (0..declared).map(|at| (SHA384.0 + at, 48)).collect();
+            let digests: Vec<(u16, &[u8])> = (0..has).map(|at| (SHA384.0 + at, DIGEST.1)).collect();
+            let log = [header(&algorithms), entry(1, &digests, b"")].concat();
+            EventLog::parse(&log).map(|log| log.events().len())
+        };
+        assert_eq!(of(16, 16), Ok(1));
+        assert_eq!(of(16, 17), Err(EventLogError::Digests { number: 1 }));
+        let what = "it declares too many algorithms";
+        assert_eq!(of(17, 1), Err(EventLogError::SpecId { what }));
+        assert_eq!(of(16, 0), Err(EventLogError::Digests { number: 1 }));
+    }
+
+    #[test]
     fn a_log_is_capped() {
+        // The rest of the firmware's buffer is filler.
+        let mut full = [header(&[SHA384]), entry(1, &[DIGEST], b"")].concat();
+        full.resize(4 << 20, 0xff);
+        assert_eq!(EventLog::parse(&full).unwrap().events().len(), 1);
         let long = vec![0; super::super::MAX_LOG_LEN_BYTES + 1];
         assert_eq!(EventLog::parse(&long), Err(EventLogError::TooLong { len: long.len() }));
         let many = [header(&[SHA384]), entry(1, &[DIGEST], b"").repeat(MAX_EVENTS + 1)].concat();

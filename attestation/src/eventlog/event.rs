@@ -318,6 +318,9 @@ mod tests {
         let text = event.to_string();
         assert!(text.starts_with("RTMR1 EV_EFI_ACTION abab"), "{text}");
         assert!(text.ends_with(r#": "Exit\u{1b}[2J""#), "{text}");
+        assert_eq!(format!("{event:?}"), text);
+        let words = [DataState::Matches, DataState::DigestOnly, DataState::Differs].map(DataState::as_str);
+        assert_eq!(words, ["data matches digest", "digest only", "DATA DOES NOT MATCH DIGEST"]);
         assert_eq!(Event::new(None, 0x99, [0; 48], vec![], None).type_name(), "unknown");
         assert!(NAMES.iter().all(|(event_type, name)| type_of_name(name) == Some(*event_type)));
     }

@@ -176,6 +176,18 @@ mod tests {
     }
 
     #[test]
+    fn a_name_is_kept_where_there_is_one() {
+        let name = |event: &str, event_type: &str| {
+            let digest = "07".repeat(48);
+            let log = log(&digest).replace("app-id", event).replace("134217729", event_type);
+            EventLog::parse(log.as_bytes()).unwrap().events()[0].name().map(str::to_owned)
+        };
+        assert_eq!(name("app-id", "13"), Some("app-id".into()));
+        assert_eq!(name("", "13"), None, "dstack writes an empty name for events of the firmware");
+        assert_eq!(name("", "134217729"), Some(String::new()), "a runtime event is measured with its name");
+    }
+
+    #[test]
     fn the_version_says_what_a_left_out_digest_is_over() {
         let with = |version: &str| log("").replace("\"imr\"", &format!("\"version\":{version},\"imr\""));
         let digest = |version| EventLog::parse(with(version).as_bytes()).map(|log| log.events()[0].digest());
@@ -187,6 +199,10 @@ mod tests {
     #[test]
     fn a_runtime_event_cannot_show_another_payload_unnoticed() {
         let wrong = crate::hex_string(&sha384(&RuntimeForm::Binary.preimage("app-id", b"y")));
+        let honest = EventLog::parse(log("").as_bytes()).unwrap();
+        let steps = super::super::replay_step(&honest, &honest.replay());
+        let proven = steps.iter().find(|step| step.name == "event-data").unwrap();
+        assert_eq!(proven.detail, "the data of 1 of 1 events is what was measured");
         let log = EventLog::parse(log(&wrong).as_bytes()).unwrap();
         assert_eq!(log.events()[0].data_state(), DataState::Differs);
         let steps = super::super::replay_step(&log, &log.replay());
@@ -232,8 +248,12 @@ mod tests {
         }
         assert_eq!(EventLog::parse(b"[]"), Err(EventLogError::Empty));
         let one = r#"{"imr":3,"event_type":134217729},"#;
-        let many = format!("[{}{}]", one.repeat(MAX_EVENTS), one.trim_end_matches(','));
-        assert_eq!(EventLog::parse(many.as_bytes()), Err(EventLogError::TooManyEvents));
+        let many = |count: usize| {
+            let log = format!("[{}]", one.repeat(count).trim_end_matches(','));
+            EventLog::parse(log.as_bytes()).map(|log| log.events().len())
+        };
+        assert_eq!(many(MAX_EVENTS), Ok(MAX_EVENTS));
+        assert_eq!(many(MAX_EVENTS + 1), Err(EventLogError::TooManyEvents));
     }
 
     proptest! {

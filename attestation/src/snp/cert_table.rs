@@ -110,6 +110,50 @@ mod tests {
         assert!(CertificateTable::parse(&[]).unwrap().vcek.is_none());
     }
 
+    /// As the GHCB specification prints the GUIDs (56421, Table 6).
+    #[test]
+    fn the_bytes_are_those_of_the_specification() {
+        let data: Vec<Vec<u8>> = (1..6).map(|at: u8| vec![at; usize::from(at) * 3]).collect();
+        let guids = [
+            "c0b406a4a803495297433fb6014cd0ae", // ARK
+            "4ab7b379bbac4fe4a02f05aef327c782", // ASK
+            "63da758de6644564adc5f4b93be8accd", // VCEK
+            "a8074bc2a25a483eaae639c045a0b8a1", // VLEK
+            "92f81bc358114d3d97ffd19f88dc67ea", // CRL
+        ];
+        let mut table = Vec::new();
+        let mut offset = 6 * 24;
+        for (guid, data) in guids.iter().zip(&data) {
+            table.extend(hex::decode(guid).unwrap());
+            table.extend(u32::try_from(offset).unwrap().to_le_bytes());
+            table.extend(u32::try_from(data.len()).unwrap().to_le_bytes());
+            offset += data.len();
+        }
+        table.extend([0; 24]);
+        table.extend(data.concat());
+        let found = CertificateTable::parse(&table).unwrap();
+        let slots = [found.ark, found.ask, found.vcek, found.vlek, found.crl];
+        assert_eq!(slots.map(Option::unwrap), *data);
+        assert_eq!(found.encode(), table);
+    }
+
+    #[test]
+    fn only_an_entry_of_zeros_ends_the_table() {
+        let entry = |guid: u8, offset: u8, len: u8| {
+            let mut entry = [0; ENTRY_LEN_BYTES];
+            (entry[15], entry[16], entry[20]) = (guid, offset, len);
+            entry
+        };
+        for passed_over in [entry(1, 0, 0), entry(0, 1, 0), entry(0, 0, 1)] {
+            let table = [passed_over, entry(0, 0, 0)].concat();
+            assert!(CertificateTable::parse(&table).is_ok());
+            assert!(CertificateTable::parse(&passed_over).is_err(), "{passed_over:?} is no end");
+        }
+        let mut longest = sample();
+        longest.resize(MAX_TABLE_LEN_BYTES, 7);
+        assert!(CertificateTable::parse(&longest).is_ok());
+    }
+
     #[test]
     fn malformed_tables_are_refused() {
         let table = sample();

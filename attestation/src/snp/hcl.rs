@@ -83,6 +83,26 @@ mod tests {
         assert_eq!(report_in_hcl(&blob).unwrap_err().reason, Reason::Size);
     }
 
+    #[test]
+    fn every_hash_that_the_format_has() {
+        let kind_at = RUNTIME_OFFSET + 8;
+        for (hash, algorithm) in [(1, &digest::SHA256), (2, &digest::SHA384), (3, &digest::SHA512)] {
+            let mut blob = blob(b"{}");
+            blob[kind_at + 4] = hash;
+            let digest = digest::digest(algorithm, b"{}");
+            let bound = &mut blob[HEADER_LEN_BYTES + 0x050..HEADER_LEN_BYTES + 0x090];
+            bound.fill(0);
+            bound[..digest.as_ref().len()].copy_from_slice(digest.as_ref());
+            assert!(report_in_hcl(&blob).is_ok(), "hash type {hash}");
+            blob[kind_at + 4] = hash % 3 + 1;
+            assert_eq!(report_in_hcl(&blob).unwrap_err().reason, Reason::ReportData);
+            blob[kind_at + 4] = 4;
+            assert_eq!(report_in_hcl(&blob).unwrap_err().reason, Reason::Algorithm);
+            blob[kind_at] = 4;
+            assert_eq!(report_in_hcl(&blob).unwrap_err().reason, Reason::ForeignTee);
+        }
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_parsed_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..1500)) {

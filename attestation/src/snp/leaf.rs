@@ -27,9 +27,6 @@ const RESERVED_SPL: [ObjectIdentifier; 4] = [
     ObjectIdentifier::new_unwrap("1.3.6.1.4.1.3704.1.3.7"),
 ];
 
-/// A provider's name in a VLEK is a short distinguished name.
-const MAX_CSP_ID_LEN_BYTES: usize = 127;
-
 /// The VCEK or VLEK with its AMD extensions.
 #[derive(Clone, Debug)]
 pub(crate) struct Leaf {
@@ -51,12 +48,7 @@ impl Leaf {
         let refuse = |what: String| Finding::new(Reason::Product, format!("{}: {what}", self.role()));
         let name = self.value(PRODUCT_NAME).and_then(ia5_string);
         let name = name.ok_or_else(|| refuse("no readable productName extension".into()))?;
-        let family = match name.split_once('-') {
-            None => name,
-            Some((family, stepping)) if is_stepping(stepping) => family,
-            Some(_) => return Err(refuse(format!("productName {name:?} is malformed"))),
-        };
-        Product::from_name(family).ok_or_else(|| refuse(format!("product {name:?} is unknown")))
+        product_named(name).ok_or_else(|| refuse(format!("productName {name:?} is malformed or unknown")))
     }
 
     /// Refuses unless the certificate was made for exactly `reported`, component by component.
@@ -91,8 +83,7 @@ impl Leaf {
     pub(crate) fn refuse_other_chip(&self, chip_id: &[u8; 64], product: Product) -> Result<String, Finding> {
         let refuse = |what: String| Err(Finding::new(Reason::Hwid, format!("{}: {what}", self.role())));
         if self.kind == SigningKey::Vlek {
-            let csp = self.value(CSP_ID).and_then(ia5_string);
-            let Some(csp) = csp.filter(|csp| !csp.is_empty() && csp.len() <= MAX_CSP_ID_LEN_BYTES) else {
+            let Some(csp) = self.value(CSP_ID).and_then(ia5_string).filter(|csp| !csp.is_empty()) else {
                 return refuse("no readable CSP_ID extension".into());
             };
             if self.value(HWID).is_some() {
@@ -145,6 +136,14 @@ fn ia5_string(der: &[u8]) -> Option<&str> {
     core::str::from_utf8(text).ok()
 }
 
+/// The product of a productName: the family alone, or with a stepping after it.
+fn product_named(name: &str) -> Option<Product> {
+    match name.split_once('-') {
+        None => Product::from_name(name),
+        Some((family, stepping)) => is_stepping(stepping).then(|| Product::from_name(family))?,
+    }
+}
+
 /// A stepping is a letter and a digit, `B0`.
 fn is_stepping(text: &str) -> bool {
     matches!(text.as_bytes(), [letter, digit] if letter.is_ascii_uppercase() && digit.is_ascii_digit())
@@ -173,6 +172,27 @@ mod tests {
         for wrong in [&[0x16][..], &[0x16, 1], &[0x16, 1, b'G', 0], &[0x0c, 1, b'G'], &[0x16, 1, 0]] {
             assert_eq!(ia5_string(wrong), None);
         }
+        let long = [&[0x16, 127][..], &[b'a'; 127]].concat();
+        assert_eq!(ia5_string(&long).map(str::len), Some(127), "the longest, of providers' names too");
+        let longer = [&[0x16, 0x81, 128][..], &[b'a'; 128]].concat();
+        assert_eq!(ia5_string(&longer), None);
         assert!(is_stepping("B0") && !is_stepping("B") && !is_stepping("b0") && !is_stepping("B10"));
+    }
+
+    #[test]
+    fn a_product_name_is_a_family_and_perhaps_a_stepping() {
+        for (name, product) in [
+            ("Milan-B0", Some(Product::Milan)),
+            ("Genoa", Some(Product::Genoa)),
+            ("Turin-C1", Some(Product::Turin)),
+            ("Turin-", None),
+            ("Turin-B0-B0", None),
+            ("Turin-b0", None),
+            ("Venice-B0", None),
+            ("Venice", None),
+            ("", None),
+        ] {
+            assert_eq!(product_named(name), product, "{name}");
+        }
     }
 }

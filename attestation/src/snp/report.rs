@@ -351,11 +351,12 @@ impl Report {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn blank(version: u8) -> Vec<u8> {
+    /// A well-formed report with nothing in it.
+    pub(crate) fn blank(version: u8) -> Vec<u8> {
         let mut bytes = vec![0; REPORT_LEN_BYTES];
         bytes[0] = version;
         bytes[0x034] = 1;
@@ -413,6 +414,18 @@ mod tests {
         let mut bytes = blank(3);
         bytes[0x00b] = 4; // bit 26
         assert_eq!(reason(&bytes), Reason::Reserved);
+    }
+
+    #[test]
+    fn bits_are_numbered_from_0_to_63() {
+        let mut bytes = blank(3);
+        (bytes[0x008], bytes[0x00f], bytes[0x040], bytes[0x047]) = (1, 0x80, 1, 0x80);
+        let report = Report::parse(&bytes).unwrap();
+        let (policy, info) = (report.policy(), report.platform_info());
+        for (bit, set) in [(0, true), (1, false), (62, false), (63, true), (64, false), (u32::MAX, false)] {
+            assert_eq!((policy.bit(bit), info.bit(bit)), (set, set), "{bit}");
+        }
+        assert_eq!(info.unknown_bits(), 1 << 63);
     }
 
     #[test]

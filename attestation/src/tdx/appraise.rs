@@ -90,18 +90,33 @@ fn module(log: &mut StepLog, tdx: &TdxPolicy, claims: &TdxClaims) {
     }
 }
 
-/// What was launched, where and by whom.
-fn identity(log: &mut StepLog, policy: &Policy, claims: &TdxClaims) {
-    let tdx = &policy.tdx;
-    log.rule("xfam", Reason::Xfam, &tdx.xfam, &claims.xfam(), format!("{:#x}", claims.xfam()));
-    log.digest("measurement", Reason::Measurement, &policy.measurement, &claims.mr_td());
+/// What was measured at launch and after: one of the whole launches, or each register by its own rule.
+fn launch(log: &mut StepLog, policy: &Policy, claims: &TdxClaims) {
+    let (tdx, mr_td) = (&policy.tdx, claims.mr_td());
+    let [rtmr0, rtmr1, rtmr2, _] = claims.rtmrs();
+    let whole = tdx.launches.contains(&[mr_td, rtmr0, rtmr1, rtmr2]);
+    let among = format!("of a whole launch, one of the {} accepted", tdx.launches.len());
+    if whole {
+        log.pass("measurement", format!("{} {among}", hex_string(&mr_td)));
+    } else {
+        log.digest("measurement", Reason::Measurement, &policy.measurement, &mr_td);
+    }
     for ((name, rule), rtmr) in RTMRS.into_iter().zip(&tdx.rtmrs).zip(claims.rtmrs()) {
-        if name == "rtmr3" && tdx.rtmr3_by_event_log && log.passed("rtmr3-replay") {
+        if whole && name != "rtmr3" {
+            log.pass(name, format!("{} {among}", hex_string(&rtmr)));
+        } else if name == "rtmr3" && tdx.rtmr3_by_event_log && log.passed("rtmr3-replay") {
             log.pass(name, format!("{}, as the event log has it", hex_string(&rtmr)));
         } else {
             log.digest(name, Reason::Rtmr, rule, &rtmr);
         }
     }
+}
+
+/// What was launched, where and by whom.
+fn identity(log: &mut StepLog, policy: &Policy, claims: &TdxClaims) {
+    let tdx = &policy.tdx;
+    log.rule("xfam", Reason::Xfam, &tdx.xfam, &claims.xfam(), format!("{:#x}", claims.xfam()));
+    launch(log, policy, claims);
     log.digest("mr-config-id", Reason::HostData, &tdx.mr_config_id, &claims.mr_config_id());
     let (owner, config) = claims.mr_owner_and_config();
     log.digest("mr-owner", Reason::MrOwner, &tdx.mr_owner, &owner);

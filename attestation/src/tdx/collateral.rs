@@ -296,6 +296,27 @@ mod tests {
     }
 
     #[test]
+    fn documents_and_collateral_are_capped() {
+        let served = |len: usize| {
+            let refusal = SignedDocument::from_served("tcbInfo", &vec![b' '; len], b"").unwrap_err();
+            refusal.to_string().contains("too long")
+        };
+        assert_eq!([128 << 10, (128 << 10) + 1].map(served), [false, true]);
+        let json = |len: usize| {
+            let refusal = Collateral::from_json(&vec![b' '; len]).unwrap_err();
+            refusal.to_string().contains("bytes are too many")
+        };
+        assert_eq!([512 << 10, (512 << 10) + 1].map(json), [false, true]);
+    }
+
+    #[test]
+    fn an_empty_part_is_a_missing_one() {
+        let refusal = Collateral::from_json(b"{\"tcb_info\":\"\"}").unwrap_err();
+        assert_eq!(refusal.reason, Reason::EndorsementMissing);
+        assert!(refusal.to_string().ends_with("no tcb_info"), "{refusal}");
+    }
+
+    #[test]
     fn a_missing_part_is_named() {
         let refusal = Collateral::from_json(b"{\"tcb_info\":\"{}\"}").unwrap_err();
         assert_eq!(refusal.reason, Reason::EndorsementMissing);

@@ -172,6 +172,32 @@ mod tests {
     }
 
     #[test]
+    fn both_ends_of_the_dates_count() {
+        let dates = Dates { issued: Time::from_unix_seconds(5), next_update: Time::from_unix_seconds(7) };
+        let at = |now| {
+            let outcome = dates.refuse_outside("x", Time::from_unix_seconds(now));
+            outcome.err().map(|finding| finding.reason)
+        };
+        let late = Some(Reason::CollateralExpired);
+        assert_eq!([4, 5, 7, 8].map(at), [Some(Reason::NotYetValid), None, None, late]);
+    }
+
+    #[test]
+    fn a_member_is_of_its_kind() {
+        let read = |kind: fn(&Object<'_>) -> bool| {
+            let text = br#"{"a":{"b":1},"c":[{}],"d":"0aFF","e":300,"f":["x"]}"#;
+            Object::parse_with("x", Reason::TcbInfo, text, |object| Ok(kind(&object))).unwrap()
+        };
+        assert!(read(|x| x.object("a").is_ok() && x.object("c").is_err() && x.object("z").is_err()));
+        assert!(read(|x| x.list("c").is_ok() && x.list("a").is_err() && x.list("z").is_err()));
+        assert!(read(|x| x.hex("d").is_ok_and(|hex| hex == [0x0a, 0xff]) && x.hex::<3>("d").is_err()));
+        assert!(read(|x| x.number_as::<u16>("e").is_ok() && x.number_as::<u8>("e").is_err()));
+        assert!(read(|x| x.optional_texts("f").is_ok_and(|texts| texts == ["x"])));
+        assert!(read(|x| x.optional_texts("z").is_ok_and(|texts| texts.is_empty())));
+        assert!(read(|x| x.optional_texts("c").is_err() && x.optional_texts("d").is_err()));
+    }
+
+    #[test]
     fn hexadecimal_is_whole_bytes_of_digits() {
         assert_eq!(decode_hex("0aFF"), Some(vec![0x0a, 0xff]));
         assert_eq!(decode_hex("0"), None);

@@ -256,6 +256,13 @@ mod tests {
         let Value::Text(text) = &json.get("a").unwrap().get("c").unwrap().value else { panic!("text") };
         assert_eq!(text, "d/A\n");
         assert!(json.get("f").is_none());
+        let escapes = Json::parse(br#""\"\\\/\b\f\n\r\t\u00e9""#).unwrap();
+        let Value::Text(text) = &escapes.value else { panic!("text") };
+        assert_eq!(text, "\"\\/\u{8}\u{c}\n\r\t\u{e9}");
+        for word in ["true", "false", "null"] {
+            assert_eq!(Json::parse(word.as_bytes()).unwrap().raw, word.as_bytes());
+            assert_eq!(refusal(&word[1..]), "no value");
+        }
     }
 
     #[test]
@@ -273,6 +280,12 @@ mod tests {
         assert_eq!(refusal(r#""\u+041""#), "an escape without four hexadecimal digits");
         assert_eq!(refusal(r#""\ud800""#), "an escape that is no character");
         assert_eq!(refusal(&"[".repeat(40)), "nested too deeply");
+        let objects = |depth: usize| "{\"a\":".repeat(depth) + "{}" + &"}".repeat(depth);
+        assert!(Json::parse(objects(MAX_DEPTH).as_bytes()).is_ok());
+        assert_eq!(refusal(&objects(MAX_DEPTH + 1)), "nested too deeply");
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        assert!(Json::parse(nested(MAX_DEPTH + 1).as_bytes()).is_ok(), "the outermost value has depth 0");
+        assert_eq!(refusal(&nested(MAX_DEPTH + 2)), "nested too deeply");
         let members: Vec<String> = (0..=MAX_MEMBERS).map(|number| format!("\"{number}\":0")).collect();
         assert!(Json::parse(format!("{{{}}}", members[1..].join(",")).as_bytes()).is_ok());
         assert_eq!(refusal(&format!("{{{}}}", members.join(","))), "too many members");

@@ -143,3 +143,44 @@ fn unsigned(value: AnyRef<'_>) -> Option<u16> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `tag` with these contents.
+    fn tlv(tag: u8, contents: &[u8]) -> Vec<u8> {
+        [&[tag, u8::try_from(contents.len()).unwrap()], contents].concat()
+    }
+
+    /// 1.2.840.113741.1.13.1.`number`, and 5.
+    fn member(number: u8) -> Vec<u8> {
+        let oid = [0x2a, 0x86, 0x48, 0x86, 0xf8, 0x4d, 1, 0x0d, 1, number];
+        [tlv(0x06, &oid), vec![2, 1, 5]].concat()
+    }
+
+    #[test]
+    fn members_are_pairs_below_their_arc_and_no_two_alike() {
+        let numbers = |list: &[Vec<u8>]| {
+            let der = tlv(0x30, &list.concat());
+            let read = members(&der, &SGX_EXTENSIONS)?;
+            Some(read.iter().map(|(number, _)| *number).collect::<Vec<_>>())
+        };
+        let pair = |number| tlv(0x30, &member(number));
+        assert_eq!(numbers(&[pair(1), pair(4)]), Some(vec![1, 4]));
+        assert_eq!(numbers(&[pair(1), pair(1)]), None, "twice");
+        assert_eq!(numbers(&[tlv(0x31, &member(1))]), None, "a SET");
+        assert_eq!(numbers(&[tlv(0x30, &[member(1), vec![5, 0]].concat())]), None, "three parts");
+        let mut elsewhere = member(1);
+        elsewhere[10] = 2; // 1.2.840.113741.1.13.2
+        assert_eq!(numbers(&[tlv(0x30, &elsewhere)]), None, "another arc");
+        assert_eq!(members(&tlv(0x31, &pair(1)), &SGX_EXTENSIONS), None, "no SEQUENCE");
+    }
+
+    #[test]
+    fn numbers_are_short_and_not_negative() {
+        let number = |contents: &[u8]| unsigned(AnyRef::from_der(&tlv(2, contents)).unwrap());
+        assert_eq!([&[0][..], &[127], &[0, 255], &[1, 2]].map(number), [0, 127, 255, 0x102].map(Some));
+        assert_eq!([&[255][..], &[0, 1], &[1, 0, 0]].map(number), [None; 3]);
+    }
+}

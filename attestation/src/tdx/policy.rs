@@ -12,6 +12,10 @@ const PRODUCTION_ATTRIBUTES: u64 = 1 << 28;
 /// Reference values of a TD beside its launch measurement. An empty list accepts nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TdxReferences {
+    /// MRTD and RTMR0 to RTMR2 of whole launches: a TD that has all four values of one of them needs no other list for
+    /// these. Values of different launches do not add up to one, so that the firmware of an old release with known holes
+    /// does not start the kernel of a new one.
+    pub launches: Vec<[[u8; 48]; 4]>,
     /// XFAM.
     pub xfam: Vec<u64>,
     /// RTMR0: firmware configuration.
@@ -43,6 +47,8 @@ pub(crate) struct TdxPolicy {
     pub(crate) module_floor: bool,
     pub(crate) xfam: Rule<u64>,
     pub(crate) rtmrs: [Rule<[u8; 48]>; 4],
+    /// MRTD and RTMR0 to RTMR2 of whole launches, in place of the rules for each.
+    pub(crate) launches: Vec<[[u8; 48]; 4]>,
     /// Whether an event log may account for RTMR3, in place of its rule.
     pub(crate) rtmr3_by_event_log: bool,
     pub(crate) mr_config_id: Rule<[u8; 48]>,
@@ -80,6 +86,7 @@ impl TdxPolicy {
             module_floor: false,
             xfam: Rule::Any,
             rtmrs: [const { Rule::Any }; 4],
+            launches: Vec::new(),
             rtmr3_by_event_log: false,
             mr_config_id: Rule::Any,
             mr_owner: Rule::Any,
@@ -88,7 +95,8 @@ impl TdxPolicy {
     }
 
     pub(crate) fn with_references(mut self, references: TdxReferences) -> Self {
-        let TdxReferences { xfam, rtmr0, rtmr1, rtmr2, rtmr3, mr_seam } = references;
+        let TdxReferences { launches, xfam, rtmr0, rtmr1, rtmr2, rtmr3, mr_seam } = references;
+        self.launches = launches;
         self.xfam = Rule::OneOf(xfam);
         self.rtmr3_by_event_log = rtmr3.is_none();
         self.rtmrs = [rtmr0, rtmr1, rtmr2, rtmr3.unwrap_or_else(|| vec![ZERO])].map(Rule::OneOf);

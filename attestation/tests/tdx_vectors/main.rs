@@ -20,13 +20,16 @@ use fake::{Fake, Keys, NOW, Parts, XFAM, time};
 
 static KEYS: LazyLock<Keys> = LazyLock::new(Keys::new);
 
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    ring::digest::digest(&ring::digest::SHA256, bytes).as_ref().try_into().unwrap()
+}
+
 /// A production policy with the honest machine's reference values.
 fn references(policy: Policy) -> Policy {
-    let ppid = ring::digest::digest(&ring::digest::SHA256, &[0x77; 16]);
     policy
         .measurements([[0x3d; 48]])
         .host_data([[0xc0; 32]])
-        .chip_allowlist([ppid.as_ref().try_into().unwrap()])
+        .chip_allowlist([sha256(&[0x77; 16])])
         .tdx_references(TdxReferences {
             xfam: vec![XFAM],
             rtmr0: vec![[0xa0; 48]],
@@ -102,6 +105,50 @@ fn a_policy_that_takes_anything_says_so() {
     }
 }
 
+#[test]
+fn every_claim_is_what_was_signed() {
+    let mut fake = Fake::honest();
+    for (at, byte) in (184..328).zip(1..) {
+        fake.quote.body[at] = byte;
+    }
+    let body = fake.quote.body.clone();
+    let at = |from: usize, len: usize| body[from..from + len].to_vec();
+    let report = judge(&fake.build(&KEYS), &Policy::vendor(), NOW).unwrap();
+    let tdx = report.tdx().unwrap();
+    assert_eq!(tdx.quote_version(), 5);
+    assert_eq!(tdx.tee_tcb_svn().to_vec(), at(0, 16));
+    let (module, signer) = tdx.mr_seam_and_signer();
+    assert_eq!([module, signer].concat(), at(16, 96));
+    assert_eq!(tdx.attributes().bits().to_le_bytes().to_vec(), at(120, 8));
+    assert_eq!(tdx.xfam().to_le_bytes().to_vec(), at(128, 8));
+    assert_eq!(tdx.mr_td().to_vec(), at(136, 48));
+    assert_eq!(tdx.mr_config_id().to_vec(), at(184, 48));
+    let (owner, configuration) = tdx.mr_owner_and_config();
+    assert_eq!([owner, configuration].concat(), at(232, 96));
+    assert_eq!(tdx.rtmrs().concat(), at(328, 192));
+    assert_eq!(tdx.tee_tcb_svn_2().unwrap().to_vec(), at(584, 16));
+    assert_eq!(tdx.mr_service_td().unwrap().to_vec(), at(600, 48));
+    assert_eq!(tdx.fmspc(), [0x90, 0xc0, 0x6f, 0, 0, 0]);
+    assert_eq!(tdx.platform_id(), sha256(&[0x77; 16]));
+    // And what the claims of every platform are there.
+    assert_eq!(report.measurement().to_vec(), at(136, 48));
+    assert_eq!(report.host_data().to_vec(), at(184, 32));
+    assert_eq!(report.report_data().to_vec(), at(520, 64));
+    assert_eq!(report.platform_id(), tdx.platform_id());
+    assert!(report.snp().is_none() && !report.simulated());
+}
+
+#[test]
+fn a_waived_status_is_still_shown_with_its_advisories() {
+    let mut fake = Fake::honest();
+    fake.info("\"pcesvn\":13", "\"pcesvn\":14");
+    let report = judge(&fake.build(&KEYS), &policy("waived"), NOW).unwrap();
+    let tdx = report.tdx().unwrap();
+    assert_eq!(tdx.tcb_status().to_string(), "OutOfDate");
+    let advisories: Vec<String> = tdx.advisories().iter().map(ToString::to_string).collect();
+    assert_eq!(advisories, ["INTEL-SA-00960", "INTEL-SA-00982"]);
+}
+
 /// RTMR3 is zero or what an event log leads to; a list of the caller's own is kept to.
 #[test]
 fn an_event_log_accounts_for_rtmr3_where_no_values_are_named() {
@@ -120,6 +167,7 @@ fn an_event_log_accounts_for_rtmr3_where_no_values_are_named() {
     }
     let parts = fake.build(&KEYS);
     let named = |rtmr3| TdxReferences {
+        launches: Vec::new(),
         xfam: vec![XFAM],
         rtmr0: vec![registers[0]],
         rtmr1: vec![registers[1]],
@@ -152,6 +200,33 @@ fn an_event_log_accounts_for_rtmr3_where_no_values_are_named() {
     );
     let other = log(&[event(0, "01"), event(1, "02"), event(2, "03"), event(3, "05")]);
     assert_eq!(judge(None, Some(&other)), "rtmr-replay");
+}
+
+#[test]
+fn registers_of_two_launches_do_not_make_one() {
+    let parts = Fake::honest().build(&KEYS);
+    let launched = [[0x3d; 48], [0xa0; 48], [0xa1; 48], [0xa2; 48]];
+    let accepting = |launches: Vec<[[u8; 48]; 4]>, rtmr3: Option<Vec<[u8; 48]>>| {
+        let references = TdxReferences {
+            launches,
+            xfam: vec![XFAM],
+            rtmr3,
+            mr_seam: vec![[0x5e; 48]],
+            ..TdxReferences::default()
+        };
+        let policy = self::references(Policy::standard()).measurements([]).tdx_references(references);
+        verdict(&judge(&parts, &policy, NOW)).to_owned()
+    };
+    assert_eq!(accepting(vec![[[0; 48]; 4], launched], None), "accept");
+    assert_eq!(accepting(vec![launched], Some(vec![[7; 48]])), "rtmr", "RTMR3 has its own rule");
+    assert_eq!(accepting(vec![], None), "measurement");
+    for changed in 0..4 {
+        // Each value is in one of the launches, but never all in one.
+        let (mut old, mut new) = ([[0; 48]; 4], launched);
+        old[changed] = launched[changed];
+        new[changed] = [0; 48];
+        assert_eq!(accepting(vec![old, new], None), "measurement", "{changed}");
+    }
 }
 
 #[test]

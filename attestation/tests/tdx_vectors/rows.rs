@@ -158,6 +158,10 @@ fn with_members(fake: &mut Fake, change: fn(&mut Vec<(u8, Vec<u8>)>)) {
     fake.pck.extensions[2] = pck_extension(&members);
 }
 
+fn masked_ppid(fake: &mut Fake) {
+    with_members(fake, |members| members[0].1 = tlv(OCTET_STRING, &[vec![0; 16]]));
+}
+
 fn pck_extensions() -> Vec<Row> {
     vec![
         ("no_sgx_extensions", "chain", "vendor", |f| f.pck.extensions.truncate(2)),
@@ -173,6 +177,8 @@ fn pck_extensions() -> Vec<Row> {
         ("unknown_sgx_type", "chain", "vendor", |f| {
             with_members(f, |members| members[4].1 = tlv(ENUMERATED, &[vec![3]]));
         }),
+        ("accept_masked_ppid_where_any_chip_is", "accept", "vendor", masked_ppid),
+        ("masked_ppid", "chip-allowlist", "standard", masked_ppid),
         ("accept_without_platform_instance", "accept", "vendor", |f| {
             with_members(f, |members| members.truncate(5));
         }),
@@ -351,6 +357,10 @@ fn levels() -> Vec<Row> {
             platform_status(f, "ConfigurationAndSWHardeningNeeded");
         }),
         ("platform_revoked", "tcb-revoked", "waived", |f| platform_status(f, "Revoked")),
+        ("platform_revoked_with_every_advisory_waived", "tcb-revoked", "waived", |f| {
+            f.info("\"pcesvn\":13", "\"pcesvn\":14");
+            f.tcb_info = f.tcb_info.replace("\"OutOfDate\"", "\"Revoked\"");
+        }),
         ("component_below_the_current_level", "tcb-out-of-date", "vendor", |f| {
             f.info("{\"svn\":3}", "{\"svn\":4}");
         }),

@@ -110,7 +110,8 @@ impl TdxRules {
         fn list(values: &[Hex<48>]) -> Vec<[u8; 48]> {
             values.iter().map(|hex| hex.0).collect()
         }
-        let mut references = TdxReferences {
+        let references = TdxReferences {
+            launches: released.map(ReferenceValues::td_launches).unwrap_or_default(),
             xfam: self.xfam.clone(),
             rtmr0: list(&self.rtmr0),
             rtmr1: list(&self.rtmr1),
@@ -118,11 +119,6 @@ impl TdxRules {
             rtmr3: self.rtmr3.as_deref().map(list),
             mr_seam: list(&self.mr_seam),
         };
-        if let Some(released) = released {
-            references.rtmr0.extend(released.rtmrs(0));
-            references.rtmr1.extend(released.rtmrs(1));
-            references.rtmr2.extend(released.rtmrs(2));
-        }
         let mut policy = policy.tdx_references(references);
         if let Some(ids) = &self.mr_config_ids {
             policy = policy.tdx_mr_config_ids(list(ids));
@@ -217,7 +213,6 @@ impl EvidenceRules {
     /// The policy of these rules, with the reference values of a release if there are any.
     fn policy(&self, references: Option<&ReferenceValues>) -> Result<Policy, String> {
         let released = |platform| references.map(|values| values.measurements(platform)).unwrap_or_default();
-        let hardware = || [released(Platform::SevSnp), released(Platform::Tdx)].concat();
         let listed = self.measurements.iter().map(|hex| hex.0);
         let host_data = self.host_data.iter().map(|hex| hex.0);
         let mut policy = if self.dangerous_simulator_root.is_some() {
@@ -227,7 +222,7 @@ impl EvidenceRules {
                 PolicyName::Strict => Policy::strict(),
                 PolicyName::Standard => Policy::standard(),
             };
-            policy.measurements(listed.chain(hardware())).host_data(host_data)
+            policy.measurements(listed.chain(released(Platform::SevSnp))).host_data(host_data)
         };
         if !self.platform_ids.is_empty() || self.dangerous_simulator_root.is_none() {
             policy = policy.chip_allowlist(self.platform_ids.iter().map(|hex| hex.0));
@@ -398,6 +393,28 @@ mod tests {
         assert!(waiver(&good.replace("2027-01-31T00:00:00Z", "soon")).unwrap_err().contains("until"));
         assert!(waiver(&good.replace("firmware is ordered", "")).unwrap_err().contains("no reason"));
         assert!(waiver("name = 'tcb-table'\nwhy = 'x'").unwrap_err().contains("until"));
+    }
+
+    #[test]
+    fn released_tds_are_taken_whole_and_their_mrtd_for_nothing_else() {
+        use adyton_attestation::reference::Launch;
+
+        let td = Launch {
+            name: "TD".into(),
+            platform: Platform::Tdx,
+            measurement: [7; 48],
+            rtmrs: Some([[1; 48], [2; 48], [3; 48]]),
+            inputs: vec![],
+        };
+        let end = Time::from_unix_seconds(1000);
+        let values =
+            ReferenceValues { release: "1.0.0".into(), counter: 3, not_after: end, launches: vec![td] };
+        let whole = "[tdx]\nxfam = [0x602e7]\nrtmr0 = []\nrtmr1 = []\nrtmr2 = []\nmr_seam = []\n";
+        let rules: EvidenceRules = toml::from_str(&format!("{NOTHING}{whole}")).unwrap();
+        let launch = format!("{:?}", [[7_u8; 48], [1; 48], [2; 48], [3; 48]]);
+        let shown = |references| format!("{:?}", rules.policy(references).unwrap());
+        assert!(shown(Some(&values)).contains(&format!("launches: [{launch}]")));
+        assert_eq!(shown(Some(&values)).replace(&launch, ""), shown(None), "nowhere else");
     }
 
     #[test]
