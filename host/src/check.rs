@@ -38,6 +38,9 @@ impl Default for Machine {
 /// Whether a platform can be served here: its name, and whether nothing that it needs is missing.
 pub type Ability = (&'static str, bool);
 
+const SEV_SNP: &str = "sev-snp";
+const TDX: &str = "tdx";
+
 /// Looks at the machine: the lines, and what follows from them.
 #[must_use]
 pub fn machine(machine: &Machine) -> (Vec<Finding>, Vec<Ability>) {
@@ -121,18 +124,24 @@ pub fn machine(machine: &Machine) -> (Vec<Finding>, Vec<Ability>) {
     ];
     let all = |wanted: &[usize]| wanted.iter().all(|at| lines.get(*at).is_some_and(|line| line.ok));
     let abilities = vec![
-        ("sev-snp", all(&[0, 1, 2, 3, 7, 8])),
-        ("tdx", all(&[4, 5, 6, 7, 8])),
+        (SEV_SNP, all(&[0, 1, 2, 3, 7, 8])),
+        (TDX, all(&[4, 5, 6, 7, 8])),
         ("simulated (NOT CONFIDENTIAL)", all(&[9]) && (all(&[8]) || all(&[10]))),
     ];
     (lines, abilities)
 }
 
-/// Looks at what a configuration names.
+/// Looks at what a configuration names, on a machine with these abilities.
 #[must_use]
-pub fn configuration(config: &Config) -> Vec<Finding> {
+pub fn configuration(config: &Config, abilities: &[Ability]) -> Vec<Finding> {
     let mut lines = Vec::new();
     for vm in &config.vm {
+        // Under a simulator a machine needs its programs and nothing else.
+        if let Some(platform) = hardware(vm.platform) {
+            let ok = abilities.contains(&(platform, true));
+            let detail = if ok { "this machine can" } else { "this machine cannot; the lines above say why" };
+            lines.push(Finding { ok, what: format!("vm {}: {platform}", vm.name), detail: detail.into() });
+        }
         let (ok, detail) = match vm::verify(vm) {
             Ok(()) => (true, "image and firmware are what they should be".to_owned()),
             Err(error) => (false, error.to_string()),
@@ -152,7 +161,7 @@ pub fn configuration(config: &Config) -> Vec<Finding> {
                 detail: detail.into(),
             });
         }
-        if vm.platform != Platform::Simulated && config.certificates_dir.is_none() {
+        if hardware(vm.platform).is_some() && config.certificates_dir.is_none() {
             lines.push(Finding {
                 ok: false,
                 what: format!("vm {}: certificates_dir", vm.name),
@@ -161,6 +170,14 @@ pub fn configuration(config: &Config) -> Vec<Finding> {
         }
     }
     lines
+}
+
+fn hardware(platform: Platform) -> Option<&'static str> {
+    match platform {
+        Platform::SevSnp => Some(SEV_SNP),
+        Platform::Tdx => Some(TDX),
+        Platform::Simulated => None,
+    }
 }
 
 /// What the emulator says, or nothing if there is none.
@@ -228,5 +245,24 @@ mod tests {
         ];
         let (_, abilities) = look(&intel, "tdx-guest");
         assert!(able(&abilities, "tdx") && !able(&abilities, "sev-snp"));
+    }
+
+    #[test]
+    fn a_machine_that_is_configured_and_not_possible_here_is_a_line() {
+        use crate::vm::config::tests::SIMULATED;
+        let config = |platform: &str| -> Config {
+            let vm = SIMULATED.replace("'simulated'", platform);
+            let head = "listen = '127.0.0.1:1'\nfiles_listen = '127.0.0.1:3'\nsealed_dir = 'sealed'\n";
+            toml::from_str(&format!("{head}[[vm]]\n{vm}")).unwrap()
+        };
+        let line = |platform: &str, abilities: &[Ability]| {
+            let lines = configuration(&config(&format!("'{platform}'")), abilities);
+            lines.into_iter().find(|line| line.what == format!("vm one: {platform}"))
+        };
+        let only_amd = [(SEV_SNP, true), (TDX, false)];
+        assert!(line("sev-snp", &only_amd).unwrap().ok);
+        assert!(!line("tdx", &only_amd).unwrap().ok);
+        assert!(!line("sev-snp", &[(SEV_SNP, false), (TDX, true)]).unwrap().ok);
+        assert_eq!(line("simulated", &only_amd), None);
     }
 }

@@ -88,8 +88,12 @@ fn run(command: Command) -> Result<ExitCode, HostError> {
 /// Prints what was found; a reader that goes away needs no more of it.
 fn report(config: Option<&Config>) -> ExitCode {
     let (mut lines, abilities) = check::machine(&check::Machine::default());
-    let configured = config.map(check::configuration).unwrap_or_default();
-    let good = configured.iter().all(|line| line.ok) && abilities.iter().any(|(_, able)| *able);
+    let configured = config.map(|config| check::configuration(config, &abilities)).unwrap_or_default();
+    let good = if configured.is_empty() {
+        abilities.iter().any(|(_, able)| *able)
+    } else {
+        configured.iter().all(|line| line.ok)
+    };
     lines.extend(configured);
     let mut out = std::io::stdout();
     for line in lines {

@@ -13,7 +13,7 @@ mod stolen;
 mod tap;
 
 pub use machine::{Machine, Tools, change_description, change_file};
-pub use process::{Outcome, Running, program};
+pub use process::{Outcome, Running, children, program};
 pub use search::{holds, memory};
 pub use site::{CANARY_VERSION, FEATURES, Site, canary_weights, free_port};
 pub use stolen::{relay, run_enclave};

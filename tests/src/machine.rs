@@ -83,6 +83,18 @@ impl Machine {
         Some(machine)
     }
 
+    /// Folder of the image for hardware, or `None` with a line where it was not built (`scripts/image`).
+    #[must_use]
+    #[allow(clippy::print_stderr, reason = "a test that is left out says so")]
+    pub fn production_image(&self) -> Option<PathBuf> {
+        let image = self.tools.image.with_file_name("production");
+        if !image.join("image.toml").exists() {
+            eprintln!("skipped: no production image (scripts/image)");
+            return None;
+        }
+        Some(image)
+    }
+
     /// Copies the test image into the site's folder `name`, with a change.
     ///
     /// # Panics

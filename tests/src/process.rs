@@ -18,6 +18,16 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
+/// The children of a process, whatever they are now and whichever of its threads started them.
+#[must_use]
+pub fn children(pid: u32) -> Vec<u32> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
 /// How a program ended.
 #[derive(Debug)]
 pub struct Outcome {

@@ -5,7 +5,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use adyton_tests::{Machine, Running, Site};
+use adyton_tests::{Machine, Running, Site, children};
 
 const RUNS: usize = 3;
 const REQUESTS: usize = 10;
@@ -15,8 +15,7 @@ fn resident(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let own = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let own = own.and_then(|text| text.split_whitespace().next()?.parse().ok()).unwrap_or(0);
-    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    own + list.split_whitespace().filter_map(|pid| pid.parse().ok()).map(resident).sum::<u64>()
+    own + children(pid).into_iter().map(resident).sum::<u64>()
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {

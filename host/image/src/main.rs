@@ -51,7 +51,7 @@ struct AssembleArgs {
     /// What `cargo metadata --locked --filter-platform` says for the guest's target.
     #[arg(long)]
     metadata: PathBuf,
-    /// The lock file.
+    /// The lock file, with the toolchain's beside it.
     #[arg(long)]
     lock: PathBuf,
     /// Folder for the image.
@@ -77,11 +77,14 @@ fn assemble(args: &AssembleArgs) -> Result<(), ImageError> {
     let source = Other {
         name: "linux".into(),
         version: args.kernel_version.clone(),
-        sha256: args.kernel_source_sha256.clone(),
+        kind: "operating-system",
+        sha256: Some(args.kernel_source_sha256.clone()),
         license: "GPL-2.0-only WITH Linux-syscall-note",
     };
-    let lock = String::from_utf8_lossy(&read(&args.lock)?).into_owned();
-    let bill = materials::bill("adyton-enclave", &read(&args.metadata)?, &lock, &[source])?;
+    let text = |path: &Path| Ok::<_, ImageError>(String::from_utf8_lossy(&read(path)?).into_owned());
+    let library = materials::standard_library(&text(&args.lock.with_file_name(materials::TOOLCHAIN))?)?;
+    let lock = text(&args.lock)?;
+    let bill = materials::bill("adyton-enclave", &read(&args.metadata)?, &lock, &[source, library])?;
     write(&args.out.join(description::KERNEL), &kernel)?;
     write(&args.out.join(description::INITRD), &initrd)?;
     write(&args.out.join(materials::FILE), bill.as_bytes())?;

@@ -1,4 +1,4 @@
-//! The software bill of materials, in CycloneDX 1.5 JSON: the kernel with its patches, and every crate of the program.
+//! The software bill of materials, in CycloneDX 1.5 JSON: the kernel, the standard library, and every crate of the program.
 //!
 //! The crates are those that cargo resolves for the guest's target without development or build-only dependencies; names,
 //! versions and checksums come from the lock file, so the list is the same wherever the image is.
@@ -13,6 +13,9 @@ use crate::ImageError;
 
 /// Name of the file.
 pub const FILE: &str = "materials.cdx.json";
+
+/// Name of the file that pins the toolchain, beside the lock file.
+pub const TOOLCHAIN: &str = "rust-toolchain.toml";
 
 /// What `cargo metadata` says, as far as it is read.
 #[derive(Deserialize)]
@@ -71,10 +74,35 @@ pub struct Other {
     pub name: String,
     /// Its version.
     pub version: String,
-    /// SHA-256 of what it came as.
-    pub sha256: String,
+    /// CycloneDX's word for what it is.
+    pub kind: &'static str,
+    /// SHA-256 of what it came as, if it came as one file.
+    pub sha256: Option<String>,
     /// SPDX expression.
     pub license: &'static str,
+}
+
+/// The standard library that the toolchain of `rust-toolchain.toml` links, and the C library that it brings for musl.
+///
+/// # Errors
+/// [`ImageError::Malformed`] if the file does not name a version.
+pub fn standard_library(toolchain: &str) -> Result<Other, ImageError> {
+    #[derive(Deserialize)]
+    struct File {
+        toolchain: Toolchain,
+    }
+    #[derive(Deserialize)]
+    struct Toolchain {
+        channel: String,
+    }
+    let wrong = |message: String| ImageError::Malformed { path: TOOLCHAIN.into(), message };
+    let file: File = toml::from_str(toolchain).map_err(|error| wrong(error.to_string()))?;
+    let version = file.toolchain.channel;
+    if !version.starts_with(|first: char| first.is_ascii_digit()) {
+        return Err(wrong(format!("{version} is no version")));
+    }
+    let (name, license) = ("rust-std with musl".to_owned(), "(MIT OR Apache-2.0) AND MIT");
+    Ok(Other { name, version, kind: "library", sha256: None, license })
 }
 
 /// The bill for `program`, from what cargo says and the lock file.
@@ -104,11 +132,14 @@ pub fn bill(program: &str, metadata: &[u8], lock: &str, others: &[Other]) -> Res
         components.insert(key, component(package, checksums.get(&key).copied()));
     }
     let others = others.iter().map(|other| {
-        json!({
-            "type": "operating-system", "name": other.name, "version": other.version,
-            "hashes": [{ "alg": "SHA-256", "content": other.sha256 }],
+        let mut component = json!({
+            "type": other.kind, "name": other.name, "version": other.version,
             "licenses": [{ "expression": other.license }],
-        })
+        });
+        if let Some(sha256) = &other.sha256 {
+            component["hashes"] = json!([{ "alg": "SHA-256", "content": sha256 }]);
+        }
+        component
     });
     let components: Vec<Value> = others.chain(components.into_values()).collect();
     let bill = json!({
@@ -172,20 +203,30 @@ mod tests {
     const LOCK: &str = "[[package]]\nname = 'linked'\nversion = '2.0.0'\nchecksum = 'abcd'\n";
 
     fn kernel() -> Other {
-        Other { name: "linux".into(), version: "6.12".into(), sha256: "12".into(), license: "GPL-2.0-only" }
+        let (name, version) = ("linux".into(), "6.12".into());
+        Other { name, version, kind: "operating-system", sha256: Some("12".into()), license: "GPL-2.0-only" }
     }
 
     #[test]
     fn what_is_linked_is_listed_with_its_checksum() {
-        let text = bill("program", METADATA.as_bytes(), LOCK, &[kernel()]).unwrap();
+        let library = standard_library("[toolchain]\nchannel = '1.95.0'\n").unwrap();
+        let text = bill("program", METADATA.as_bytes(), LOCK, &[kernel(), library]).unwrap();
         let bill: Value = serde_json::from_str(&text).unwrap();
         let names: Vec<&str> =
             bill["components"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
-        assert_eq!(names, ["linux", "linked", "program"], "and nothing of development");
-        let linked = &bill["components"][1];
+        assert_eq!(names, ["linux", "rust-std with musl", "linked", "program"], "and nothing of development");
+        let [kernel, library, linked] = [0, 1, 2].map(|at| &bill["components"][at]);
+        assert_eq!((&kernel["version"], &kernel["hashes"][0]["content"]), (&json!("6.12"), &json!("12")));
+        assert_eq!((&library["version"], library.get("hashes")), (&json!("1.95.0"), None));
         assert_eq!(linked["hashes"][0]["content"], "abcd");
         assert_eq!(linked["licenses"][0]["expression"], "MIT OR Apache-2.0");
         assert_eq!(linked["purl"], "pkg:cargo/linked@2.0.0");
+    }
+
+    #[test]
+    fn a_toolchain_that_is_not_pinned_is_an_error() {
+        assert!(standard_library("[toolchain]\nchannel = 'stable'\n").is_err());
+        assert!(standard_library("channel = '1.95.0'\n").is_err());
     }
 
     #[test]

@@ -19,6 +19,9 @@ pub(crate) const DEVICE_SOCKET: &str = "device";
 /// Name of the socket by which the host calls the guest; with a port behind it, of those the guest calls.
 pub(crate) const GUEST_SOCKET: &str = "guest";
 
+/// Name of the socket at which the emulator calls the host, to say how the machine ends.
+pub(crate) const CONTROL_SOCKET: &str = "control";
+
 /// A program and its arguments.
 pub(crate) type Line = Vec<OsString>;
 
@@ -33,6 +36,8 @@ pub(crate) fn machine(vm: &Vm, image: &Image, document: &[u8], runtime: &Path) -
     // Nothing that was not asked for, no second try after a stop, and the guest's lines on standard output.
     push(&mut line, ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"]);
     vsock(&mut line, vm, runtime);
+    line.extend(["-chardev".into(), socket("control", &runtime.join(CONTROL_SOCKET))]);
+    push(&mut line, ["-mon", "chardev=control,mode=control"]);
     line
 }
 
@@ -143,12 +148,17 @@ fn vsock(line: &mut Line, vm: &Vm, runtime: &Path) {
             push(line, ["-device", &device]);
         }
         Vsock::User(_) => {
-            let mut socket = OsString::from("socket,id=vsock0,path=");
-            socket.push(runtime.join(DEVICE_SOCKET));
-            line.extend(["-chardev".into(), socket]);
+            line.extend(["-chardev".into(), socket("vsock0", &runtime.join(DEVICE_SOCKET))]);
             push(line, ["-device", "vhost-user-vsock-pci,chardev=vsock0,disable-legacy=on"]);
         }
     }
+}
+
+/// A socket that the emulator calls.
+fn socket(id: &str, path: &Path) -> OsString {
+    let mut socket = OsString::from(format!("socket,id={id},path="));
+    socket.push(path);
+    socket
 }
 
 #[cfg(test)]

@@ -8,16 +8,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixListener};
 use tokio::process::Child;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::command::{DEVICE_SOCKET, GUEST_SOCKET, device, machine};
+use super::command::{CONTROL_SOCKET, DEVICE_SOCKET, GUEST_SOCKET, device, machine};
 use super::image::Image;
 use super::supervise::Site;
 use super::{
-    BROKER_PORT, DOCUMENT_PORT, FILES_PORT, REPORT_PORT, STOP_PORT, Vm, Vsock, child, console, firmware,
+    BROKER_PORT, DOCUMENT_PORT, FILES_PORT, REPORT_PORT, STOP_PORT, Vm, Vsock, child, console, events,
+    firmware,
 };
 use crate::HostError;
 use crate::blobs;
@@ -28,6 +30,8 @@ const MAX_DOCUMENT_LEN: u64 = 64 << 10;
 const DEVICE_LIMIT: Duration = Duration::from_secs(10);
 /// How long a guest may take to read its document.
 const DOCUMENT_LIMIT: Duration = Duration::from_secs(10);
+/// How long after its end an emulator's last words may arrive.
+const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
 /// One end of a forwarded connection may be silent for so long.
 const FORWARD_LIMIT: Duration = Duration::from_secs(120);
 
@@ -39,6 +43,8 @@ pub(crate) struct Machine {
     /// Over once the guest has called for its document. Before that nobody calls the guest: one that has no driver yet
     /// does not refuse, and some devices in user space then never carry anything.
     pub(crate) called: CancellationToken,
+    /// Why it ended, once it has.
+    why: JoinHandle<Option<&'static str>>,
     /// Ends what is served to it.
     over: CancellationToken,
 }
@@ -89,11 +95,15 @@ impl Machine {
             tokio::spawn(until(over.clone(), forward(serving(BROKER_PORT)?, broker)));
         }
 
+        let control = UnixListener::bind(runtime.join(CONTROL_SOCKET)).map_err(failed(&runtime))?;
+        let listening = over.clone();
+        let why =
+            tokio::spawn(async move { listening.run_until_cancelled(events::end(control)).await.flatten() });
         let line = machine(vm, &image, &document, &runtime);
         let mut emulator = child::start(&line).map_err(failed(Path::new(&line[0])))?;
         follow(&mut emulator, vm, "console");
         let _ = guard.disarm();
-        Ok(Self { emulator, device, link, called, over })
+        Ok(Self { emulator, device, link, called, why, over })
     }
 
     /// Waits until one of its programs ends, and says which and how.
@@ -108,7 +118,13 @@ impl Machine {
             status = self.emulator.wait() => ("machine", status),
             status = device => ("vsock device", status),
         };
-        status.map_or_else(|error| format!("{name}: {error}"), |status| format!("{name}: {status}"))
+        let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+        let why =
+            if name == "machine" { timeout(LAST_WORDS_LIMIT, &mut self.why).await } else { Ok(Ok(None)) };
+        match why {
+            Ok(Ok(Some(why))) => format!("{name}: {status}, {why}"),
+            _ => format!("{name}: {status}"),
+        }
     }
 
     /// Asks the guest to stop, and ends it after `grace`.
@@ -134,7 +150,9 @@ fn prepare(runtime: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(runtime)?;
     let ports =
         [DOCUMENT_PORT, FILES_PORT, BROKER_PORT, REPORT_PORT].map(|port| format!("{GUEST_SOCKET}_{port}"));
-    for name in [DEVICE_SOCKET, GUEST_SOCKET].into_iter().chain(ports.iter().map(String::as_str)) {
+    for name in
+        [DEVICE_SOCKET, GUEST_SOCKET, CONTROL_SOCKET].into_iter().chain(ports.iter().map(String::as_str))
+    {
         match std::fs::remove_file(runtime.join(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => (),

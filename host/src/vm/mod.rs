@@ -8,6 +8,7 @@ mod child;
 pub(crate) mod command;
 pub(crate) mod config;
 pub(crate) mod console;
+mod events;
 pub(crate) mod firmware;
 pub(crate) mod image;
 mod machine;

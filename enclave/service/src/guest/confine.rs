@@ -101,8 +101,8 @@ const MISSING: &[i64] = &[libc::SYS_clone3];
 /// No core file, no limit on locked memory, and all memory locked as it comes to be used.
 pub(super) fn limits() -> io::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-    setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None })?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None })?;
     mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT)?;
     Ok(())
 }

@@ -29,7 +29,8 @@ fn sev_snp_measures_the_kernel_and_binds_the_document() {
              -object memory-backend-memfd,id=ram0,size=512M,share=on \
              -object sev-snp-guest,id=sev0,cbitpos=51,reduced-phys-bits=1,policy=0x30000,kernel-hashes=on,host-data={host_data} \
              -accel kvm -m 512 -nodefaults -no-user-config -no-reboot -display none -serial stdio \
-             -device vhost-vsock-pci,guest-cid=4,iommu_platform=on,disable-legacy=on"
+             -device vhost-vsock-pci,guest-cid=4,iommu_platform=on,disable-legacy=on \
+             -chardev socket,id=control,path=/run/one/control -mon chardev=control,mode=control"
         )
     );
     let mut signed = hardware("sev-snp");
@@ -41,10 +42,20 @@ fn sev_snp_measures_the_kernel_and_binds_the_document() {
 fn tdx_binds_the_document_in_mrconfigid() {
     let mut config_id = Sha256::digest(b"document").to_vec();
     config_id.extend([0; 16]);
-    let text = text(&hardware("tdx"));
-    assert!(text.contains(&format!(r#""mrconfigid":"{}""#, BASE64.encode(config_id))), "{text}");
-    assert!(text.contains("kernel-irqchip=split,confidential-guest-support=tdx0"), "{text}");
-    assert!(text.contains("-cpu host ") && text.contains(r#""quote-generation-socket""#), "{text}");
+    let config_id = BASE64.encode(config_id);
+    assert_eq!(
+        text(&hardware("tdx")),
+        format!(
+            "qemu-system-x86_64 -bios OVMF.fd -kernel image/vmlinuz -initrd image/guest.cpio -append quiet panic=-1 \
+             -smp 1 -cpu host -machine q35,kernel-irqchip=split,confidential-guest-support=tdx0,memory-backend=ram0 \
+             -object memory-backend-memfd,id=ram0,size=512M,share=on \
+             -object {{\"qom-type\":\"tdx-guest\",\"id\":\"tdx0\",\"mrconfigid\":\"{config_id}\",\
+             \"quote-generation-socket\":{{\"type\":\"vsock\",\"cid\":\"2\",\"port\":\"4050\"}}}} \
+             -accel kvm -m 512 -nodefaults -no-user-config -no-reboot -display none -serial stdio \
+             -device vhost-vsock-pci,guest-cid=4,iommu_platform=on,disable-legacy=on \
+             -chardev socket,id=control,path=/run/one/control -mon chardev=control,mode=control"
+        )
+    );
 }
 
 #[test]
@@ -68,7 +79,7 @@ fn the_simulator_gets_what_is_measured_and_the_emulator_the_rest() {
 }
 
 #[test]
-fn no_machine_has_a_monitor_a_network_or_a_second_device() {
+fn no_machine_has_a_monitor_for_others_a_network_or_a_second_device() {
     for vm in [vm(SIMULATED), hardware("sev-snp"), hardware("tdx")] {
         let text = text(&vm);
         for unwanted in [
@@ -86,6 +97,9 @@ fn no_machine_has_a_monitor_a_network_or_a_second_device() {
             assert!(!text.contains(unwanted), "{unwanted} in {text}");
         }
         assert_eq!(text.matches("-device").count(), 1, "{text}");
+        // The emulator calls the host that started it; nobody can call the emulator.
+        assert_eq!(text.matches("-mon ").count(), 1, "{text}");
+        assert!(!text.contains("server"), "{text}");
         assert!(text.contains("-nodefaults") && text.contains("-no-reboot"), "{text}");
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{TcpStream, UdpSocket};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
 use std::thread;
 
@@ -46,6 +47,28 @@ fn what_a_service_does_is_allowed() {
 
 fn signal() -> tokio::signal::unix::Signal {
     tokio::signal::unix::signal(tokio::signal::unix::SignalKind::child()).unwrap()
+}
+
+/// The filter as it is installed in a machine, in a program of its own: this test, started again.
+#[test]
+fn a_forbidden_call_ends_the_program_without_a_core_file() {
+    const AGAIN: &str = "ADYTON_TEST_CONFINED";
+    if std::env::var_os(AGAIN).is_some() {
+        // Locking all memory takes a privilege that whoever runs tests may not have; it is the last of the limits.
+        let _ = limits();
+        set_no_new_privs(true).unwrap();
+        system_calls().unwrap();
+        let _ = std::fs::rename("/nowhere", "/elsewhere");
+        std::process::exit(0);
+    }
+    let name = thread::current().name().unwrap().to_owned();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &name, "--nocapture"])
+        .env(AGAIN, "1")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.signal(), Some(libc::SIGSYS), "{output:?}");
+    assert!(!output.status.core_dumped(), "{output:?}");
 }
 
 #[test]
