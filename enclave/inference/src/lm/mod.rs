@@ -12,6 +12,7 @@ mod engine;
 mod error;
 mod forward;
 pub(crate) mod kv_cache;
+mod loader;
 mod model;
 mod rope;
 mod sampler;
