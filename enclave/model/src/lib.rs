@@ -11,3 +11,4 @@ pub mod encoder;
 pub mod gguf;
 pub mod half;
 pub mod quant;
+pub mod tokenizer;
