@@ -190,7 +190,7 @@ pub(super) fn narrow(x: f64) -> f32 {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts below 2^24")]
-fn float(count: usize) -> f32 {
+pub(super) fn float(count: usize) -> f32 {
     count as f32
 }
 

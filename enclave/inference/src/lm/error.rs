@@ -28,6 +28,9 @@ pub enum ModelError {
     /// A tensor is missing.
     #[error("tensor `{0}` is missing")]
     MissingTensor(String),
+    /// Two tensors of a folder are the same part of the model.
+    #[error("tensor `{0}` stands twice")]
+    DuplicateTensor(String),
     /// A tensor has another shape or type than the metadata says.
     #[error("tensor `{name}` is {got:?} of {kind:?}, but the metadata asks for {want:?}")]
     Shape {
