@@ -11,10 +11,10 @@ use crate::arch::{Packed, Pool};
 
 /// A tensor as a file describes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stored {
-    pub(super) kind: TensorType,
+pub(crate) struct Stored {
+    pub(crate) kind: TensorType,
     /// Innermost first; absent ones are 1.
-    pub(super) dims: [u64; 4],
+    pub(crate) dims: [u64; 4],
 }
 
 impl Stored {
@@ -24,7 +24,7 @@ impl Stored {
 }
 
 /// Tensors under the names GGUF files give them.
-pub(super) trait Tensors: Sync {
+pub(crate) trait Tensors: Sync {
     /// The tensor of this name.
     fn find(&self, name: &str) -> Option<Stored>;
     /// Fills `out` with the tensor's bytes from `offset` on.
@@ -36,9 +36,9 @@ pub(super) trait Tensors: Sync {
 }
 
 /// The tensors of a GGUF file.
-pub(super) struct GgufTensors<'a> {
-    pub(super) gguf: &'a Gguf<'a>,
-    pub(super) source: &'a dyn Source,
+pub(crate) struct GgufTensors<'a> {
+    pub(crate) gguf: &'a Gguf<'a>,
+    pub(crate) source: &'a dyn Source,
 }
 
 impl Tensors for GgufTensors<'_> {
@@ -66,7 +66,7 @@ const TIMES: u64 = 4;
 const PLUS: u64 = 1 << 20;
 
 /// Reads tensors, remembers which, and adds up what they take.
-pub(super) struct Loader<'a> {
+pub(crate) struct Loader<'a> {
     tensors: &'a dyn Tensors,
     pool: &'a Pool,
     taken: BTreeSet<String>,
@@ -75,17 +75,17 @@ pub(super) struct Loader<'a> {
 }
 
 impl<'a> Loader<'a> {
-    pub(super) fn new(tensors: &'a dyn Tensors, pool: &'a Pool) -> Self {
+    pub(crate) fn new(tensors: &'a dyn Tensors, pool: &'a Pool) -> Self {
         let max = tensors.len_bytes().saturating_mul(TIMES).saturating_add(PLUS);
         Self { tensors, pool, taken: BTreeSet::new(), bytes: 0, max }
     }
 
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.tensors.find(name).is_some()
     }
 
     /// Counts a tensor as used without reading it.
-    pub(super) fn take(&mut self, name: &str) {
+    pub(crate) fn take(&mut self, name: &str) {
         self.taken.insert(name.to_owned());
     }
 
@@ -113,12 +113,12 @@ impl<'a> Loader<'a> {
         Ok(())
     }
 
-    pub(super) fn matrix(&mut self, name: &str, columns: usize, rows: usize) -> Result<Packed, ModelError> {
+    pub(crate) fn matrix(&mut self, name: &str, columns: usize, rows: usize) -> Result<Packed, ModelError> {
         self.part(name, columns, rows, 0, 1)
     }
 
     /// Matrix `index` of a tensor that holds `count` of them.
-    pub(super) fn part(
+    pub(crate) fn part(
         &mut self,
         name: &str,
         columns: usize,
@@ -136,7 +136,7 @@ impl<'a> Loader<'a> {
         })
     }
 
-    pub(super) fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, ModelError> {
+    pub(crate) fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, ModelError> {
         let kind = self.find(name, [len, 1])?.kind;
         self.charge(name, len.saturating_mul(size_of::<f32>()))?;
         let mut raw = vec![0; kind.row_bytes(len).unwrap_or_default()];
@@ -146,12 +146,12 @@ impl<'a> Loader<'a> {
         Ok(out)
     }
 
-    pub(super) fn optional_vector(&mut self, name: &str, len: usize) -> Result<Option<Vec<f32>>, ModelError> {
+    pub(crate) fn optional_vector(&mut self, name: &str, len: usize) -> Result<Option<Vec<f32>>, ModelError> {
         self.has(name).then(|| self.vector(name, len)).transpose()
     }
 
     /// Refuses files with tensors that nobody read.
-    pub(super) fn finish(self) -> Result<(), ModelError> {
+    pub(crate) fn finish(self) -> Result<(), ModelError> {
         match self.tensors.names().into_iter().find(|name| !self.taken.contains(*name)) {
             Some(name) => Err(ModelError::UnknownTensor(name.to_owned())),
             None => Ok(()),

@@ -6,14 +6,14 @@
 //! file is a stranger's; each shape is compared with the description before it is used, and a file may at worst make
 //! numbers that are infinite or NaN. Results are a function of the weights and the sequence's tokens alone, bit for bit.
 
-mod architecture;
+pub(crate) mod architecture;
 pub(crate) mod attention;
 mod checkpoint;
 mod engine;
 mod error;
 mod forward;
 pub(crate) mod kv_cache;
-mod loader;
+pub(crate) mod loader;
 mod model;
 mod rope;
 mod sampler;
