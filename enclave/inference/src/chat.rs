@@ -1,8 +1,11 @@
 //! Chat templates: a conversation becomes the text that the model was trained to continue.
 //!
 //! Templates are Jinja programs out of the model file, so they are a stranger's: they see the conversation and nothing
-//! else, and their work and output are bounded. What a client wrote is inserted as text; whether control tokens inside it
-//! count is decided when tokenising, piece by piece, see [`ChatTemplate::render`].
+//! else, and their steps and output are bounded (not what they hold in variables meanwhile: a template that doubles a
+//! text over and over takes memory until then). What a client wrote is inserted as text; whether control tokens inside
+//! it count is decided when tokenising, piece by piece, see [`ChatTemplate::render`].
+
+use std::io;
 
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use serde::Serialize;
@@ -26,12 +29,48 @@ pub enum ChatError {
     /// The template is longer than any model's.
     #[error("the chat template has {0} bytes, more than any model's")]
     TooLong(usize),
+    /// An expression or a chain of branches longer than any model's: the compiler follows them step by step on the stack.
+    #[error("the chat template has an expression or a chain of branches longer than any model's")]
+    Chain,
+    /// It writes far more than the conversation holds.
+    #[error("the chat template writes over {0} bytes for this conversation; it is broken or hostile")]
+    Output(usize),
 }
 
 /// Longest template, bytes.
 const MAX_TEMPLATE: usize = 1 << 18;
+/// Longest expression, bytes that are neither text nor space.
+const MAX_EXPRESSION: usize = 2048;
+/// Most `elif` branches.
+const MAX_BRANCHES: usize = 512;
 /// Instructions a template may run.
 const FUEL: u64 = 10_000_000;
+/// A template may write each message this often,
+const OUTPUT_TIMES: usize = 4;
+/// and this much of its own, bytes.
+const OUTPUT_PLUS: usize = 1 << 20;
+
+/// Text up to a length.
+struct Bounded {
+    text: Vec<u8>,
+    max: usize,
+    over: bool,
+}
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.len() > self.max - self.text.len() {
+            self.over = true;
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.text.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// What a template may ask for beside the messages.
 #[derive(Debug, Clone, Copy, Default)]
@@ -61,6 +100,9 @@ impl ChatTemplate {
         if source.len() > MAX_TEMPLATE {
             return Err(ChatError::TooLong(source.len()));
         }
+        if longest_expression(source) > MAX_EXPRESSION || source.matches("elif").count() > MAX_BRANCHES {
+            return Err(ChatError::Chain);
+        }
         let mut environment = Environment::new();
         // As the models' own code renders them.
         environment.set_trim_blocks(true);
@@ -82,19 +124,62 @@ impl ChatTemplate {
     /// replaced by a mark, encode the pieces between the marks with `parse_special` and the contents without.
     ///
     /// # Errors
-    /// [`ChatError::Template`] where the template refuses, fails or does not end.
+    /// [`ChatError::Template`] where the template refuses, fails or does not end; [`ChatError::Output`].
     pub fn render(&self, messages: &[Message], chat: ChatContext<'_>) -> Result<String, ChatError> {
         let today = chat.today.to_owned();
         let strftime_now = Value::from_function(move |_: String| today.clone());
-        let text = self.environment.get_template("chat")?.render(context! {
+        let len: usize = messages.iter().map(|message| message.role.len() + message.content.len()).sum();
+        let max = len.saturating_mul(OUTPUT_TIMES).saturating_add(OUTPUT_PLUS);
+        let mut out = Bounded { text: Vec::new(), max, over: false };
+        let context = context! {
             messages,
             bos_token => chat.bos_token,
             eos_token => chat.eos_token,
             add_generation_prompt => chat.add_generation_prompt,
             strftime_now,
-        })?;
-        Ok(text)
+        };
+        let rendered = self.environment.get_template("chat")?.render_captured_to(context, &mut out).map(drop);
+        match rendered {
+            Err(_) if out.over => Err(ChatError::Output(max)),
+            Err(error) => Err(error.into()),
+            // Only whole texts are written.
+            Ok(()) => Ok(String::from_utf8_lossy(&out.text).into_owned()),
+        }
     }
+}
+
+/// Bytes of the longest tag or expression, without quoted texts and spaces.
+fn longest_expression(source: &str) -> usize {
+    let (mut longest, mut rest) = (0, source.as_bytes());
+    while let Some(at) = rest.windows(2).position(|pair| matches!(pair, b"{{" | b"{%" | b"{#")) {
+        let comment = rest[at + 1] == b'#';
+        rest = &rest[at + 2..];
+        if comment {
+            let end = rest.windows(2).position(|pair| pair == b"#}").unwrap_or(rest.len());
+            rest = &rest[end..];
+            continue;
+        }
+        let (mut len, mut open, mut quote, mut index) = (0, 0i32, None, 0);
+        while let Some(byte) = rest.get(index) {
+            let ends = matches!(rest.get(index..index + 2), Some(b"}}" | b"%}"));
+            match (quote, byte) {
+                (Some(_), b'\\') => index += 1,
+                (Some(mark), _) => quote = Some(mark).filter(|mark| mark != byte),
+                (None, b'\'' | b'"') => quote = Some(*byte),
+                (None, _) if ends && open <= 0 => break,
+                (None, _) => {
+                    // Braces of maps inside do not end a tag.
+                    open += i32::from(matches!(byte, b'(' | b'[' | b'{'));
+                    open -= i32::from(matches!(byte, b')' | b']' | b'}'));
+                    len += usize::from(!byte.is_ascii_whitespace());
+                }
+            }
+            index += 1;
+        }
+        longest = longest.max(len);
+        rest = &rest[index.min(rest.len())..];
+    }
+    longest
 }
 
 #[cfg(test)]
@@ -121,6 +206,19 @@ mod tests {
         let want = "<|im_start|>system\nBe kind<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n\
             <|im_start|>assistant\n{{ 1 + 1 }}<|im_end|>\n<|im_start|>assistant\n";
         assert_eq!(text, want);
+    }
+
+    #[test]
+    fn lengths_of_expressions() {
+        let lengths = [
+            "",
+            "text",
+            "{{ a }}{% if bc %}",
+            "{{ 'long \\' text' ~ \"'\" }}",
+            "{# {{ abc #}{{",
+            "{{ {'a': {}}}}",
+        ];
+        assert_eq!(lengths.map(longest_expression), [0, 0, 4, 1, 0, 5]);
     }
 
     #[test]

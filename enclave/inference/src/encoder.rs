@@ -1,16 +1,23 @@
-//! BERT encoders: texts become vectors.
+//! BERT encoders: texts become vectors, and pairs of texts scores.
 //!
-//! What: the forward pass of MiniLM, BGE and E5 with mean or CLS pooling. Why: embeddings are what documents are searched
-//! by. Flow: texts are tokenised, cut to the longest length, computed together without padding, pooled and normalised.
-//! Results are a function of the weights and the one text, bit for bit, whatever it was computed with.
+//! What: the forward pass of MiniLM, BGE and E5 with mean or CLS pooling, and of cross-encoders with a classifier behind
+//! the first token; from Hugging Face folders and GGUF files. Why: embeddings are what documents are searched by, and
+//! scores what the finds are sorted by. Flow: texts are tokenised, cut to the longest length, computed together without
+//! padding, pooled and normalised, or classified. Results are a function of the weights and the one text, bit for bit,
+//! whatever it was computed with.
 
 use adyton_model::encoder::{EncoderConfig, EncoderError, EncoderTensors};
-use adyton_model::quant::TensorType;
+use adyton_model::gguf::{Gguf, GgufError, TensorInfo};
 
 use crate::arch::{Activations, Elementwise, PackError, Packed, Path, Pool, matmul};
+use crate::dense::math::tanh;
+use crate::encoder_files::FolderTensors;
+use crate::lm::architecture::narrow;
 use crate::lm::attention::{Attention, Span, store};
+use crate::lm::loader::{GgufTensors, Loader};
 use crate::lm::{
     Activation, Architecture, Family, KvCache, KvKind, ModelError, Options, RopePairs, RopeScaling, Sequence,
+    Source,
 };
 
 /// Why an encoder was refused or texts not encoded.
@@ -23,9 +30,15 @@ pub enum EncodeError {
     /// A matrix cannot be packed.
     #[error(transparent)]
     Pack(#[from] PackError),
-    /// A text's tokens cannot be computed.
+    /// Its metadata or tensors, or a text's tokens cannot be computed.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// Scores are wanted of a model without a classifier.
+    #[error("this encoder has no classifier, so it gives vectors and no scores; use a reranking model")]
+    NoClassifier,
+    /// Not one segment, 0 or 1, for each token.
+    #[error("segments must be 0 or 1 and as many as tokens")]
+    Segments,
 }
 
 /// How the vectors of a text's tokens become one.
@@ -37,6 +50,9 @@ pub enum Pooling {
     /// The first one, of `[CLS]`.
     Cls,
 }
+
+/// The texts of a batch, each as tokens and their segments.
+type Texts<'a> = &'a [(&'a [u32], &'a [u32])];
 
 #[derive(Debug)]
 struct Linear {
@@ -67,37 +83,94 @@ pub struct Encoder {
     architecture: Architecture,
     path: Path,
     pool: Pool,
-    words: Vec<f32>,
-    /// Position plus segment 0.
-    positions: Vec<f32>,
+    words: Packed,
+    /// Position plus segment, for each segment.
+    positions: Vec<Vec<f32>>,
+    pooling: Pooling,
+    classifier: Option<Classifier>,
     norm: Norm,
     layers: Vec<Layer>,
     epsilon: f32,
 }
 
+/// What makes scores of the first token's vector: a layer with tanh, if there is one, and the scores' own.
+#[derive(Debug)]
+struct Classifier {
+    dense: Option<Linear>,
+    output: Linear,
+}
+
 /// Tokens computed together, about.
 const BATCH_TOKENS: usize = 4096;
 
-fn linear(t: &EncoderTensors<'_>, name: &str, columns: usize, rows: usize) -> Result<Linear, EncodeError> {
-    let weights = packed(t, name, columns, rows)?;
-    Ok(Linear { weights, bias: t.take(&format!("{name}.bias"), &[rows])? })
+/// Most scores of a classifier.
+const MAX_SCORES: u64 = 1 << 12;
+
+fn linear(t: &mut Loader<'_>, name: &str, columns: usize, rows: usize) -> Result<Linear, ModelError> {
+    let weights = t.matrix(&format!("{name}.weight"), columns, rows)?;
+    Ok(Linear { weights, bias: t.vector(&format!("{name}.bias"), rows)? })
 }
 
-fn packed(t: &EncoderTensors<'_>, name: &str, columns: usize, rows: usize) -> Result<Packed, EncodeError> {
-    let values = t.take(&format!("{name}.weight"), &[rows, columns])?;
-    let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-    Ok(Packed::from_bytes(TensorType::F32, (rows, columns), &bytes)?)
+fn norm(t: &mut Loader<'_>, name: &str, dim: usize) -> Result<Norm, ModelError> {
+    let weight = t.vector(&format!("{name}.weight"), dim)?;
+    Ok(Norm { weight, bias: t.vector(&format!("{name}.bias"), dim)? })
 }
 
-fn norm(t: &EncoderTensors<'_>, name: &str, dim: usize) -> Result<Norm, EncodeError> {
-    Ok(Norm {
-        weight: t.take(&format!("{name}.weight"), &[dim])?,
-        bias: t.take(&format!("{name}.bias"), &[dim])?,
-    })
+/// `config.json` as the metadata of a GGUF file has it, and the pooling.
+fn gguf_config(gguf: &Gguf<'_>) -> Result<(EncoderConfig, Pooling), EncodeError> {
+    let prefix = gguf.text("general.architecture").map_err(ModelError::from)?.unwrap_or_default();
+    if prefix != "bert" {
+        return Err(ModelError::Architecture(prefix.chars().take(64).collect()).into());
+    }
+    let wrong = |name: &str, got: u64| ModelError::Metadata {
+        key: name.to_owned(),
+        got: got.to_string(),
+        want: "a count that real models have",
+    };
+    let size = |name: &str, value: u64| usize::try_from(value).map_err(|_| wrong(name, value));
+    let count = |name: &str| {
+        let key = format!("bert.{name}");
+        let value = gguf.integer(&key)?.ok_or_else(|| GgufError::MissingKey(key.clone()))?;
+        size(&key, value)
+    };
+    let rows = |name: &str| {
+        let tensor = gguf.tensor(name).ok_or_else(|| ModelError::MissingTensor(name.to_owned()))?;
+        size(name, tensor.rows())
+    };
+    let epsilon = gguf.number("bert.attention.layer_norm_epsilon").map_err(ModelError::from)?;
+    let config = EncoderConfig {
+        vocab_size: rows("token_embd.weight")?,
+        hidden_size: count("embedding_length")?,
+        num_hidden_layers: count("block_count")?,
+        num_attention_heads: count("attention.head_count")?,
+        intermediate_size: count("feed_forward_length")?,
+        max_position_embeddings: rows("position_embd.weight")?,
+        type_vocab_size: rows("token_types.weight")?,
+        layer_norm_eps: narrow(epsilon.unwrap_or(1e-12)),
+        hidden_act: "gelu".to_owned(),
+        model_type: "bert".to_owned(),
+        pad_token_id: None,
+    };
+    // The same limits as for `config.json`.
+    let config = config.verified()?;
+    let pooling = match gguf.integer("bert.pooling_type").map_err(ModelError::from)? {
+        None | Some(1) => Pooling::Mean,
+        // Scores are made of the first token.
+        Some(2 | 4) => Pooling::Cls,
+        Some(other) => {
+            return Err(ModelError::Metadata {
+                key: "bert.pooling_type".to_owned(),
+                got: other.to_string(),
+                want: "1 (mean), 2 (CLS) and 4 (rank) are computed here",
+            }
+            .into());
+        }
+    };
+    Ok((config, pooling))
 }
 
 impl Encoder {
-    /// Packs the weights of an encoder.
+    /// Packs the weights of a Hugging Face folder. Vectors are means unless [`Self::with_pooling`] says otherwise.
     ///
     /// # Errors
     /// Missing tensors and wrong shapes.
@@ -106,43 +179,100 @@ impl Encoder {
         tensors: &EncoderTensors<'_>,
         options: Options,
     ) -> Result<Self, EncodeError> {
+        let folder = FolderTensors::new(config, tensors);
+        let pool = Pool::new(options.threads);
+        let labels = folder.labels();
+        let mut loader = Loader::new(&folder, &pool);
+        let encoder = Self::build(config, &mut loader, labels, options)?;
+        Ok(Self { pool, ..encoder })
+    }
+
+    /// Packs the weights of a GGUF file; its metadata says how tokens become one vector.
+    ///
+    /// # Errors
+    /// Metadata, missing and unknown tensors and wrong shapes.
+    pub fn from_gguf(gguf: &Gguf<'_>, source: &dyn Source, options: Options) -> Result<Self, EncodeError> {
+        let (config, pooling) = gguf_config(gguf)?;
+        let tensors = GgufTensors { gguf, source };
+        let pool = Pool::new(options.threads);
+        let mut loader = Loader::new(&tensors, &pool);
+        let labels = gguf.tensor("cls.output.weight").map(TensorInfo::rows);
+        let encoder = Self::build(&config, &mut loader, labels, options)?;
+        loader.finish()?;
+        Ok(Self { pool, pooling, ..encoder })
+    }
+
+    fn build(
+        config: &EncoderConfig,
+        t: &mut Loader<'_>,
+        labels: Option<u64>,
+        options: Options,
+    ) -> Result<Self, ModelError> {
         let (dim, hidden) = (config.hidden_size, config.intermediate_size);
-        let words = tensors.take("embeddings.word_embeddings.weight", &[config.vocab_size, dim])?;
-        let shape = [config.max_position_embeddings, dim];
-        let mut positions = tensors.take("embeddings.position_embeddings.weight", &shape)?;
-        let segments =
-            tensors.take("embeddings.token_type_embeddings.weight", &[config.type_vocab_size, dim])?;
-        for row in positions.chunks_exact_mut(dim) {
-            row.iter_mut().zip(&segments[..dim]).for_each(|(x, segment)| *x += segment);
+        let words = t.matrix("token_embd.weight", dim, config.vocab_size)?;
+        let first = config.first_position();
+        let places = t.matrix("position_embd.weight", dim, config.max_position_embeddings)?;
+        let types = t.matrix("token_types.weight", dim, config.type_vocab_size)?;
+        let mut positions = Vec::new();
+        for segment in 0..config.type_vocab_size.min(2) {
+            let (mut table, mut add) = (vec![0.0; dim * (places.rows() - first)], vec![0.0; dim]);
+            types.row(segment, &mut add);
+            for (row, out) in table.chunks_exact_mut(dim).enumerate() {
+                places.row(first + row, out);
+                out.iter_mut().zip(&add).for_each(|(x, segment)| *x += segment);
+            }
+            positions.push(table);
         }
         let mut layers = Vec::new();
         for index in 0..config.num_hidden_layers {
-            let name = |part: &str| format!("encoder.layer.{index}.{part}");
+            let name = |part: &str| format!("blk.{index}.{part}");
             let mut qkv_bias = Vec::with_capacity(3 * dim);
-            for part in ["query", "key", "value"] {
-                qkv_bias.extend(tensors.take(&name(&format!("attention.self.{part}.bias")), &[dim])?);
+            for part in ["attn_q.bias", "attn_k.bias", "attn_v.bias"] {
+                qkv_bias.extend(t.vector(&name(part), dim)?);
             }
-            let part = |part: &str| packed(tensors, &name(&format!("attention.self.{part}")), dim, dim);
+            let mut part = |part: &str| t.matrix(&name(part), dim, dim);
             layers.push(Layer {
-                qkv: [part("query")?, part("key")?, part("value")?],
+                qkv: [part("attn_q.weight")?, part("attn_k.weight")?, part("attn_v.weight")?],
                 qkv_bias,
-                output: linear(tensors, &name("attention.output.dense"), dim, dim)?,
-                output_norm: norm(tensors, &name("attention.output.LayerNorm"), dim)?,
-                up: linear(tensors, &name("intermediate.dense"), dim, hidden)?,
-                down: linear(tensors, &name("output.dense"), hidden, dim)?,
-                down_norm: norm(tensors, &name("output.LayerNorm"), dim)?,
+                output: linear(t, &name("attn_output"), dim, dim)?,
+                output_norm: norm(t, &name("attn_output_norm"), dim)?,
+                up: linear(t, &name("ffn_up"), dim, hidden)?,
+                down: linear(t, &name("ffn_down"), hidden, dim)?,
+                down_norm: norm(t, &name("layer_output_norm"), dim)?,
             });
         }
+        let classifier = match labels {
+            None => None,
+            Some(labels) => {
+                let rows = usize::try_from(labels.clamp(1, MAX_SCORES)).unwrap_or(1);
+                let dense = t.has("cls.weight").then(|| linear(t, "cls", dim, dim)).transpose()?;
+                Some(Classifier { dense, output: linear(t, "cls.output", dim, rows)? })
+            }
+        };
         Ok(Self {
             architecture: architecture(config),
             path: options.path,
-            pool: Pool::new(options.threads),
+            pool: Pool::new(1),
             words,
             positions,
-            norm: norm(tensors, "embeddings.LayerNorm", dim)?,
+            pooling: Pooling::Mean,
+            classifier,
+            norm: norm(t, "token_embd_norm", dim)?,
             layers,
             epsilon: config.layer_norm_eps,
         })
+    }
+
+    /// The same encoder with another pooling.
+    #[must_use]
+    pub fn with_pooling(self, pooling: Pooling) -> Self {
+        Self { pooling, ..self }
+    }
+
+    /// How tokens become one vector, as the file says.
+    #[must_use]
+    pub fn pooling(&self) -> Pooling {
+        self.pooling
     }
 
     /// Elements of a vector.
@@ -162,8 +292,42 @@ impl Encoder {
     /// # Errors
     /// [`ModelError::EmptyPrompt`], [`ModelError::ContextFull`] or [`ModelError::Token`].
     pub fn embed(&self, texts: &[Vec<u32>], pooling: Pooling) -> Result<Vec<Vec<f32>>, EncodeError> {
+        let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
+        let zeros = vec![0; longest];
+        let all: Vec<(&[u32], &[u32])> =
+            texts.iter().map(|text| (text.as_slice(), &zeros[..text.len()])).collect();
+        self.run(&all, &mut |rows, dim| Ok(pool_rows(rows, dim, pooling)))
+    }
+
+    /// The classifier's scores of each pair of texts, given as tokens and segments; for reranking models one number,
+    /// the higher the better the second text answers the first.
+    ///
+    /// # Errors
+    /// [`EncodeError::NoClassifier`], [`EncodeError::Segments`], and those of [`Self::embed`].
+    pub fn score(&self, pairs: &[(Vec<u32>, Vec<u32>)]) -> Result<Vec<Vec<f32>>, EncodeError> {
+        let classifier = self.classifier.as_ref().ok_or(EncodeError::NoClassifier)?;
+        let all: Vec<(&[u32], &[u32])> =
+            pairs.iter().map(|(tokens, segments)| (tokens.as_slice(), segments.as_slice())).collect();
+        let mut activations = Activations::default();
+        self.run(&all, &mut |rows, dim| {
+            let mut x = rows[..dim].to_vec();
+            if let Some(dense) = &classifier.dense {
+                x = self.product(&mut activations, &x, dim, &[&dense.weights], &dense.bias);
+                x.iter_mut().for_each(|x| *x = narrow(tanh(f64::from(*x))));
+            }
+            let output = &classifier.output;
+            Ok(self.product(&mut activations, &x, dim, &[&output.weights], &output.bias))
+        })
+    }
+
+    /// Computes texts and gives the rows of each to `finish`.
+    fn run(
+        &self,
+        texts: Texts<'_>,
+        finish: &mut dyn FnMut(&[f32], usize) -> Result<Vec<f32>, EncodeError>,
+    ) -> Result<Vec<Vec<f32>>, EncodeError> {
         let a = &self.architecture;
-        for text in texts {
+        for (text, segments) in texts {
             if text.is_empty() {
                 return Err(ModelError::EmptyPrompt.into());
             }
@@ -173,43 +337,63 @@ impl Encoder {
             if let Some(token) = text.iter().find(|token| **token as usize >= a.vocab_size) {
                 return Err(ModelError::Token { token: *token, vocab_size: a.vocab_size }.into());
             }
+            if text.len() != segments.len()
+                || segments.iter().any(|segment| *segment as usize >= self.positions.len())
+            {
+                return Err(EncodeError::Segments);
+            }
         }
         let mut out = Vec::with_capacity(texts.len());
         let mut rest = texts;
         while !rest.is_empty() {
             let mut tokens = 0;
-            let count = rest.iter().take_while(|text| {
+            let count = rest.iter().take_while(|(text, _)| {
                 tokens += text.len();
                 tokens <= BATCH_TOKENS
             });
             let (batch, after) = rest.split_at(count.count().max(1));
-            out.extend(self.batch(batch, pooling)?);
+            let x = self.batch(batch)?;
+            let mut first = 0;
+            for (text, _) in batch {
+                out.push(finish(&x[first * a.dim..(first + text.len()) * a.dim], a.dim)?);
+                first += text.len();
+            }
             rest = after;
         }
         Ok(out)
     }
 
-    fn batch(&self, texts: &[Vec<u32>], pooling: Pooling) -> Result<Vec<Vec<f32>>, EncodeError> {
+    /// The vectors of all tokens, one after the other.
+    fn batch(&self, texts: Texts<'_>) -> Result<Vec<f32>, EncodeError> {
         let (a, f) = (&self.architecture, Elementwise::new(self.path));
         let dim = a.dim;
-        let places: Vec<(usize, u32)> =
-            texts.iter().flat_map(|text| text.iter().copied().enumerate()).collect();
+        let places: Vec<(usize, u32, u32)> = texts
+            .iter()
+            .flat_map(|(text, segments)| {
+                text.iter()
+                    .zip(*segments)
+                    .enumerate()
+                    .map(|(position, (token, segment))| (position, *token, *segment))
+            })
+            .collect();
         let mut x = vec![0.0; places.len() * dim];
         self.pool.chunks_mut(&mut x, dim, |row, out| {
-            let (position, token) = places[row];
-            let mut sum = self.words[token as usize * dim..][..dim].to_vec();
-            f.add(&mut sum, &self.positions[position * dim..][..dim]);
+            let (position, token, segment) = places[row];
+            let mut sum = vec![0.0; dim];
+            self.words.row(token as usize, &mut sum);
+            f.add(&mut sum, &self.positions[segment as usize][position * dim..][..dim]);
             f.layer_norm(&sum, &self.norm.weight, &self.norm.bias, self.epsilon, out);
         });
+        let texts: Vec<&[u32]> = texts.iter().map(|(text, _)| *text).collect();
         let positions = texts.iter().map(|text| text.len().next_multiple_of(16)).sum();
         let mut cache = KvCache::new(a, KvKind::F32, positions);
         let mut sequences: Vec<Sequence> = texts.iter().map(|_| Sequence::default()).collect();
-        for (sequence, text) in sequences.iter_mut().zip(texts) {
+        for (sequence, text) in sequences.iter_mut().zip(&texts) {
             cache.reserve(sequence, text.len())?;
         }
         let mut spans = Vec::new();
         let mut first = 0;
-        for (sequence, text) in sequences.iter().zip(texts) {
+        for (sequence, text) in sequences.iter().zip(&texts) {
             spans.push(Span { first, count: text.len(), start: 0, sequence });
             first += text.len();
         }
@@ -237,10 +421,7 @@ impl Encoder {
                 self.product(&mut activations, &wide, a.hidden_dim, &[&layer.down.weights], &layer.down.bias);
             self.residual(&mut x, &y, &layer.down_norm);
         }
-        Ok(spans
-            .iter()
-            .map(|span| pool_rows(&x[span.first * dim..][..span.count * dim], dim, pooling))
-            .collect())
+        Ok(x)
     }
 
     /// `stack . x + bias` for rows of `len` elements.
@@ -253,7 +434,9 @@ impl Encoder {
         bias: &[f32],
     ) -> Vec<f32> {
         let n = x.len() / len;
-        activations.fill(self.path, &self.pool, (n, len), (false, true), |i, out| {
+        let float = |weights: &&Packed| weights.layout().is_float();
+        let forms = (!stack.iter().all(float), stack.iter().any(float));
+        activations.fill(self.path, &self.pool, (n, len), forms, |i, out| {
             out.copy_from_slice(&x[i * len..(i + 1) * len]);
         });
         let mut out = vec![0.0; n * bias.len()];
@@ -308,7 +491,7 @@ fn architecture(config: &EncoderConfig) -> Architecture {
         n_kv_heads: config.num_attention_heads,
         head_dim,
         vocab_size: config.vocab_size,
-        seq_len: config.max_position_embeddings,
+        seq_len: config.max_position_embeddings - config.first_position(),
         epsilon: config.layer_norm_eps,
         rope_pairs: RopePairs::Halves,
         rope_dim: 0,

@@ -12,5 +12,6 @@ pub mod arch;
 pub mod chat;
 pub mod dense;
 pub mod encoder;
+mod encoder_files;
 pub mod lm;
 pub mod tokenizer;

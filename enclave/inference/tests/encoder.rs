@@ -13,10 +13,12 @@ use std::collections::BTreeMap;
 use std::path::{Path as FilePath, PathBuf};
 
 use adyton_inference::arch::Path;
-use adyton_inference::encoder::{Encoder, Pooling};
-use adyton_inference::lm::Options;
+use adyton_inference::encoder::{EncodeError, Encoder, Pooling};
+use adyton_inference::lm::{ModelError, Options};
 use adyton_inference::tokenizer::{Encode, Tokenizer};
-use adyton_model::encoder::{EncoderConfig, EncoderTensors, WordPieceFile};
+use adyton_model::encoder::{EncoderConfig, EncoderTensors, PoolingFile, WordPieceFile};
+use adyton_model::gguf::{Gguf, Writer, write};
+use adyton_model::quant::TensorType;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 
@@ -126,4 +128,181 @@ fn minilm_gives_its_reference_vectors() {
         let max = got[0].iter().zip(want).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
         assert!(max < 2e-6, "{text}: {max}");
     }
+}
+
+/// Tensors of the small encoder with these more, by name and shape, all pseudo-random.
+fn tensors(more: &[(&str, &[usize])]) -> Vec<(String, Vec<usize>, Vec<u8>)> {
+    let bytes = tiny();
+    let parsed = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut all: Vec<(String, Vec<usize>, Vec<u8>)> = parsed
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| (name, view.shape().to_vec(), view.data().to_vec()))
+        .collect();
+    all.sort();
+    for (index, (name, shape)) in more.iter().enumerate() {
+        let values =
+            (0..shape.iter().product::<usize>()).map(|i| ((i * 37 + index * 11) % 101) as f32 / 101.0 - 0.5);
+        all.push(((*name).to_owned(), shape.to_vec(), values.flat_map(f32::to_le_bytes).collect()));
+    }
+    all
+}
+
+fn folder(tensors: &[(String, Vec<usize>, Vec<u8>)], prefix: &str) -> Vec<u8> {
+    let views = tensors.iter().map(|(name, shape, bytes)| {
+        let prefix = if name.starts_with("classifier") { "" } else { prefix };
+        (format!("{prefix}{name}"), TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
+    });
+    safetensors::serialize(views, None).unwrap()
+}
+
+/// The same tensors as a GGUF file.
+fn gguf(tensors: &[(String, Vec<usize>, Vec<u8>)], pooling: u32) -> Vec<u8> {
+    let mut w = Writer::default();
+    w.text("general.architecture", "bert");
+    for (key, value) in [
+        ("embedding_length", 48),
+        ("block_count", 2),
+        ("attention.head_count", 4),
+        ("feed_forward_length", 80),
+        ("context_length", 64),
+        ("pooling_type", pooling),
+    ] {
+        w.u32(&format!("bert.{key}"), value);
+    }
+    w.f32("bert.attention.layer_norm_epsilon", 1e-12);
+    for (name, shape, _) in tensors {
+        let (stem, end) = name.rsplit_once('.').unwrap();
+        let known = match stem {
+            "embeddings.word_embeddings" => "token_embd",
+            "embeddings.position_embeddings" => "position_embd",
+            "embeddings.token_type_embeddings" => "token_types",
+            "embeddings.LayerNorm" => "token_embd_norm",
+            "pooler.dense" => "cls",
+            "classifier" => "cls.output",
+            other => other,
+        };
+        let name = match known.strip_prefix("encoder.layer.").and_then(|rest| rest.split_once('.')) {
+            None => format!("{known}.{end}"),
+            Some((layer, part)) => {
+                let part = match part {
+                    "attention.self.query" => "attn_q",
+                    "attention.self.key" => "attn_k",
+                    "attention.self.value" => "attn_v",
+                    "attention.output.dense" => "attn_output",
+                    "attention.output.LayerNorm" => "attn_output_norm",
+                    "intermediate.dense" => "ffn_up",
+                    "output.dense" => "ffn_down",
+                    "output.LayerNorm" => "layer_output_norm",
+                    other => panic!("{other}"),
+                };
+                format!("blk.{layer}.{part}.{end}")
+            }
+        };
+        let dims: Vec<u64> = shape.iter().rev().map(|dim| *dim as u64).collect();
+        w.tensor(&name, TensorType::F32, &dims);
+    }
+    let mut file = Vec::new();
+    write(&mut file, &w, tensors.iter().map(|(.., bytes)| bytes.as_slice())).unwrap();
+    file
+}
+
+fn from_gguf(bytes: &[u8]) -> Result<Encoder, EncodeError> {
+    let gguf = Gguf::parse(bytes, bytes.len() as u64).map_err(ModelError::from)?;
+    Encoder::from_gguf(&gguf, &bytes, Options::default())
+}
+
+fn from_folder(
+    tensors: &[(String, Vec<usize>, Vec<u8>)],
+    prefix: &str,
+    config: &str,
+) -> Result<Encoder, EncodeError> {
+    let bytes = folder(tensors, prefix);
+    let config = EncoderConfig::from_json(config.as_bytes())?;
+    Encoder::load(&config, &EncoderTensors::parse(&bytes)?, Options::default())
+}
+
+#[test]
+fn gguf_files_give_the_bits_of_the_folder_and_say_their_pooling() {
+    let all = tensors(&[]);
+    let texts = [vec![1, 2, 3, 4], vec![49; 20]];
+    let want = from_folder(&all, "bert.", CONFIG).unwrap();
+    for (number, pooling) in [(1, Pooling::Mean), (2, Pooling::Cls)] {
+        let encoder = from_gguf(&gguf(&all, number)).unwrap();
+        assert_eq!(encoder.pooling(), pooling);
+        let (got, want) = (encoder.embed(&texts, pooling).unwrap(), want.embed(&texts, pooling).unwrap());
+        assert!(bits(got) == bits(want));
+        assert!(matches!(encoder.score(&[(vec![1], vec![0])]), Err(EncodeError::NoClassifier)));
+    }
+    assert!(matches!(from_gguf(&gguf(&all, 3)), Err(EncodeError::Model(ModelError::Metadata { .. }))));
+    assert!(matches!(from_gguf(&gguf(&all[1..], 1)), Err(EncodeError::Model(ModelError::MissingTensor(_)))));
+    let more = tensors(&[("extra.weight", &[3])]);
+    assert!(matches!(from_gguf(&gguf(&more, 1)), Err(EncodeError::Model(ModelError::UnknownTensor(_)))));
+    let json =
+        br#"{"pooling_mode_cls_token":true,"pooling_mode_mean_tokens":false,"word_embedding_dimension":48}"#;
+    assert!(PoolingFile::from_json(json).unwrap().pooling_mode_cls_token);
+    assert!(PoolingFile::from_json(b"{}").is_err());
+}
+
+/// A classifier behind the first token, against its formula on the vectors that CLS pooling gives.
+#[test]
+fn scores_are_the_classifier_of_the_first_token() {
+    let head: [(&str, &[usize]); 4] = [
+        ("pooler.dense.weight", &[48, 48]),
+        ("pooler.dense.bias", &[48]),
+        ("classifier.weight", &[1, 48]),
+        ("classifier.bias", &[1]),
+    ];
+    let all = tensors(&head);
+    let encoder = from_folder(&all, "bert.", CONFIG).unwrap();
+    let pair = (vec![1, 7, 9, 2, 30, 2], vec![0, 0, 0, 0, 1, 1]);
+    let other = (vec![1, 7, 9, 2, 31, 2], vec![0, 0, 0, 0, 1, 1]);
+    let score = encoder.score(&[pair.clone(), other.clone()]).unwrap();
+    let again = encoder.score(std::slice::from_ref(&pair)).unwrap();
+    assert_eq!(bits(vec![score[0].clone()]), bits(again));
+    assert!(score[0] != score[1] && score[0].len() == 1);
+    let from_file = from_gguf(&gguf(&all, 4)).unwrap();
+    assert_eq!(bits(from_file.score(&[pair.clone(), other]).unwrap()), bits(score.clone()));
+    // Without a dense layer and with the identity as output the scores are the first token's vector.
+    let identity: Vec<u8> =
+        (0..48 * 48).flat_map(|i| f32::from(u8::from(i % 49 == 0)).to_le_bytes()).collect();
+    let mut plain = tensors(&[("classifier.bias", &[48])]);
+    plain.last_mut().unwrap().2.fill(0);
+    plain.push(("classifier.weight".into(), vec![48, 48], identity));
+    let vector =
+        from_folder(&plain, "", CONFIG).unwrap().score(std::slice::from_ref(&pair)).unwrap().remove(0);
+    let value = |name: &str, index: usize| {
+        let data = &all.iter().find(|(known, ..)| known == name).unwrap().2;
+        f64::from(f32::from_le_bytes(*data[4 * index..].first_chunk().unwrap()))
+    };
+    let dense = |row: usize| {
+        let sum: f64 =
+            (0..48).map(|i| value("pooler.dense.weight", row * 48 + i) * f64::from(vector[i])).sum();
+        (sum + value("pooler.dense.bias", row)).tanh()
+    };
+    let want = (0..48).map(|row| value("classifier.weight", row) * dense(row)).sum::<f64>()
+        + value("classifier.bias", 0);
+    assert!((f64::from(score[0][0]) - want).abs() < 1e-4, "{} {want}", score[0][0]);
+    // The second segment counts.
+    let flat = encoder.score(&[(pair.0.clone(), vec![0; 6])]).unwrap();
+    assert!(flat[0] != score[0]);
+    for segments in [vec![0; 5], vec![2; 6]] {
+        assert!(matches!(encoder.score(&[(pair.0.clone(), segments)]), Err(EncodeError::Segments)));
+    }
+}
+
+/// RoBERTa's positions begin behind the padding token's.
+#[test]
+fn positions_of_roberta_begin_later() {
+    let config = CONFIG.replace("\"bert\"", "\"xlm-roberta\",\"pad_token_id\":1");
+    let mut all = tensors(&[]);
+    let shifted = from_folder(&all, "roberta.", &config).unwrap();
+    assert_eq!(shifted.max_tokens(), 62);
+    let positions = all.iter_mut().find(|(name, ..)| name.contains("position")).unwrap();
+    positions.2.drain(..2 * 48 * 4);
+    positions.2.extend(vec![0; 2 * 48 * 4]);
+    let moved = from_folder(&all, "", CONFIG).unwrap();
+    let text = [vec![5, 6, 7]];
+    let run = |encoder: &Encoder| bits(encoder.embed(&text, Pooling::Cls).unwrap());
+    assert_eq!(run(&shifted), run(&moved));
 }

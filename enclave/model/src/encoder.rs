@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
-use crate::half::{bf16_to_f32, f16_to_f32};
+use crate::quant::TensorType;
 
 /// Why an encoder's files were refused.
 #[derive(Debug, thiserror::Error)]
@@ -29,14 +29,6 @@ pub enum EncoderError {
     /// The container.
     #[error("model.safetensors: {0}")]
     Safetensors(#[from] safetensors::SafeTensorError),
-    /// A tensor is missing or has another shape or type.
-    #[error("tensor `{name}` must be f32, f16 or bf16 of shape {want:?}")]
-    Tensor {
-        /// Its name.
-        name: String,
-        /// The shape needed.
-        want: Vec<usize>,
-    },
 }
 
 /// `config.json` of a BERT encoder.
@@ -54,6 +46,7 @@ pub struct EncoderConfig {
     pub hidden_act: String,
     #[serde(default)]
     pub model_type: String,
+    pub pad_token_id: Option<usize>,
 }
 
 impl EncoderConfig {
@@ -65,6 +58,15 @@ impl EncoderConfig {
         let file = "config.json";
         let config: Self =
             serde_json::from_slice(bytes).map_err(|error| EncoderError::Json { file, error })?;
+        config.verified()
+    }
+
+    /// Gives the configuration back if an encoder can have it.
+    ///
+    /// # Errors
+    /// [`EncoderError::Unsupported`].
+    pub fn verified(self) -> Result<Self, EncoderError> {
+        let config = self;
         let counts = [
             (config.vocab_size, 1 << 22),
             (config.hidden_size, 1 << 14),
@@ -78,15 +80,30 @@ impl EncoderConfig {
             && config.hidden_size.is_multiple_of(config.num_attention_heads)
             && config.layer_norm_eps.is_finite();
         if !possible {
-            return Err(EncoderError::Unsupported("config.json has counts that no encoder has".to_owned()));
+            return Err(EncoderError::Unsupported(
+                "the configuration has counts that no encoder has".to_owned(),
+            ));
         }
-        if config.hidden_act != "gelu" || !matches!(config.model_type.as_str(), "" | "bert") {
+        if config.hidden_act != "gelu"
+            || !matches!(config.model_type.as_str(), "" | "bert" | "roberta" | "xlm-roberta")
+        {
             return Err(EncoderError::Unsupported(format!(
-                "model type `{}` with `{}` is not computed here, only bert with gelu",
+                "model type `{}` with `{}` is not computed here, only bert and roberta with gelu",
                 config.model_type, config.hidden_act
             )));
         }
+        if config.first_position() >= config.max_position_embeddings {
+            return Err(EncoderError::Unsupported(
+                "the configuration has no position behind the padding".to_owned(),
+            ));
+        }
         Ok(config)
+    }
+
+    /// Row of the position embedding that the first token takes: RoBERTa counts from behind the padding token.
+    #[must_use]
+    pub fn first_position(&self) -> usize {
+        if self.model_type.contains("roberta") { self.pad_token_id.unwrap_or(1).saturating_add(1) } else { 0 }
     }
 }
 
@@ -176,6 +193,17 @@ impl WordPieceFile {
 #[derive(Debug)]
 pub struct EncoderTensors<'data>(SafeTensors<'data>);
 
+/// A tensor as the file holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncoderTensor<'data> {
+    /// Element type.
+    pub kind: TensorType,
+    /// Shape, outermost first.
+    pub shape: Vec<usize>,
+    /// Its bytes.
+    pub bytes: &'data [u8],
+}
+
 impl<'data> EncoderTensors<'data> {
     /// Reads the directory of `model.safetensors`.
     ///
@@ -185,26 +213,45 @@ impl<'data> EncoderTensors<'data> {
         Ok(Self(SafeTensors::deserialize(bytes)?))
     }
 
-    /// A tensor of this shape as f32; names may carry a leading `bert.`.
+    /// The tensor of this name, which may carry a leading `bert.` or `roberta.`, if it holds floats.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<EncoderTensor<'data>> {
+        let views = ["", "bert.", "roberta."].map(|prefix| self.0.tensor(&format!("{prefix}{name}")).ok());
+        let view = views.into_iter().flatten().next()?;
+        let kind = match view.dtype() {
+            Dtype::F32 => TensorType::F32,
+            Dtype::F16 => TensorType::F16,
+            Dtype::BF16 => TensorType::BF16,
+            _ => return None,
+        };
+        Some(EncoderTensor { kind, shape: view.shape().to_vec(), bytes: view.data() })
+    }
+}
+
+/// How a folder says that tokens become one vector: `1_Pooling/config.json` of sentence-transformers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "the file's own names")]
+pub struct PoolingFile {
+    pub pooling_mode_cls_token: bool,
+    pub pooling_mode_mean_tokens: bool,
+}
+
+impl PoolingFile {
+    /// Reads `1_Pooling/config.json`.
     ///
     /// # Errors
-    /// [`EncoderError::Tensor`].
-    pub fn take(&self, name: &str, want: &[usize]) -> Result<Vec<f32>, EncoderError> {
-        let error = || EncoderError::Tensor { name: name.to_owned(), want: want.to_vec() };
-        let view =
-            self.0.tensor(name).or_else(|_| self.0.tensor(&format!("bert.{name}"))).map_err(|_| error())?;
-        if view.shape() != want {
-            return Err(error());
+    /// [`EncoderError::Json`], or [`EncoderError::Unsupported`] unless it is one of the two kinds.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, EncoderError> {
+        let file = "1_Pooling/config.json";
+        let pooling: Self =
+            serde_json::from_slice(bytes).map_err(|error| EncoderError::Json { file, error })?;
+        if pooling.pooling_mode_cls_token == pooling.pooling_mode_mean_tokens {
+            return Err(EncoderError::Unsupported(format!(
+                "{file}: only mean or CLS pooling is computed here"
+            )));
         }
-        let halves = || view.data().as_chunks::<2>().0.iter().map(|bytes| u16::from_le_bytes(*bytes));
-        match view.dtype() {
-            Dtype::F32 => {
-                Ok(view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
-            }
-            Dtype::F16 => Ok(halves().map(f16_to_f32).collect()),
-            Dtype::BF16 => Ok(halves().map(bf16_to_f32).collect()),
-            _ => Err(error()),
-        }
+        Ok(pooling)
     }
 }
 

@@ -6,8 +6,10 @@
 //! offset is capped or checked before memory is taken for it, and a description that exists has been verified.
 #![forbid(unsafe_code)]
 
+pub mod checkpoint;
 pub mod dense;
 pub mod encoder;
 pub mod gguf;
 pub mod half;
 pub mod quant;
+pub mod tokenizer;

@@ -116,6 +116,15 @@ pub struct PackError {
 }
 
 impl Packed {
+    /// Bytes a matrix will take when packed.
+    ///
+    /// # Errors
+    /// [`PackError`] for an impossible shape.
+    pub fn packed_bytes(kind: TensorType, (rows, columns): (usize, usize)) -> Result<usize, PackError> {
+        let sizes = sizes(kind, (rows, columns)).ok_or(PackError { kind, rows, columns })?;
+        Ok(sizes.2)
+    }
+
     /// Packs a matrix of `rows` x `columns`. `read(offset, bytes)` fills `bytes` with the tensor's bytes from `offset`
     /// on; it is called from all threads of `pool`.
     ///
@@ -127,12 +136,9 @@ impl Packed {
         pool: &Pool,
         read: impl Fn(usize, &mut [u8]) -> Result<(), E> + Sync,
     ) -> Result<Self, E> {
-        let error = PackError { kind, rows, columns };
+        let (row_bytes, group_bytes, len) =
+            sizes(kind, (rows, columns)).ok_or(PackError { kind, rows, columns })?;
         let layout = Layout::of(kind);
-        let row_bytes = kind.row_bytes(columns).filter(|len| *len > 0 && rows > 0).ok_or(error)?;
-        let group_bytes = (columns / layout.block_len()).checked_mul(layout.block_bytes()).ok_or(error)?;
-        let groups = rows.div_ceil(LANES);
-        let len = groups.checked_mul(group_bytes).filter(|len| isize::try_from(*len).is_ok()).ok_or(error)?;
         let mut data = Memory::zeroed(len);
         // Half a MiB at once: few calls of `read`, and what was read is still in the cache when it is packed.
         let at_once = ((512 << 10) / (row_bytes * LANES)).max(1);
@@ -234,6 +240,15 @@ impl Packed {
             }
         }
     }
+}
+
+/// Bytes of a row in the file, of a packed group and of all groups.
+fn sizes(kind: TensorType, (rows, columns): (usize, usize)) -> Option<(usize, usize, usize)> {
+    let layout = Layout::of(kind);
+    let row_bytes = kind.row_bytes(columns).filter(|len| *len > 0 && rows > 0)?;
+    let group_bytes = (columns / layout.block_len()).checked_mul(layout.block_bytes())?;
+    let len = rows.div_ceil(LANES).checked_mul(group_bytes)?;
+    isize::try_from(len).is_ok().then_some((row_bytes, group_bytes, len))
 }
 
 fn u16_at(bytes: &[u8], index: usize) -> u16 {

@@ -1,6 +1,6 @@
 //! How each family is wired, from the metadata of a file.
 
-use adyton_model::gguf::Gguf;
+use adyton_model::gguf::{Gguf, GgufError};
 
 use super::ModelError;
 
@@ -133,11 +133,14 @@ impl Keys<'_> {
         // Some files give one value for each layer; only uniform ones are computed.
         let value = match self.gguf.array(&key) {
             Ok(Some(array)) => {
-                let values = array.numbers().unwrap_or_default();
-                let first = values.first().copied();
-                let uniform = values.iter().all(|value| Some(*value) == first);
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
-                first.filter(|_| uniform).map(|value| value as u64)
+                let mut values = array.iter().map(|value| value.as_u64());
+                let first = values.next().flatten();
+                let uniform = first.is_some() && values.all(|value| value == first);
+                first.filter(|_| uniform).map(Some).ok_or_else(|| ModelError::Metadata {
+                    key: key.clone(),
+                    got: format!("an array of {} values", array.len()),
+                    want: "only one count for all layers is computed here",
+                })?
             }
             _ => self.gguf.integer(&key)?,
         };
@@ -153,8 +156,15 @@ impl Keys<'_> {
     }
 
     fn count(&self, name: &str, max: usize) -> Result<usize, ModelError> {
-        self.optional(name, max)?
-            .ok_or_else(|| ModelError::Gguf(adyton_model::gguf::GgufError::MissingKey(self.key(name))))
+        self.optional(name, max)?.ok_or_else(|| ModelError::Gguf(GgufError::MissingKey(self.key(name))))
+    }
+
+    /// As [`Self::optional`], for keys that files also write as 0 where there is none.
+    fn unless_zero(&self, name: &str, max: usize) -> Result<Option<usize>, ModelError> {
+        match self.gguf.integer(&self.key(name)) {
+            Ok(Some(0)) => Ok(None),
+            _ => self.optional(name, max),
+        }
     }
 
     fn number(&self, name: &str) -> Result<Option<f64>, ModelError> {
@@ -175,12 +185,12 @@ impl Keys<'_> {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is the purpose")]
-pub(super) fn narrow(x: f64) -> f32 {
+pub(crate) fn narrow(x: f64) -> f32 {
     x as f32
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts below 2^24")]
-fn float(count: usize) -> f32 {
+pub(super) fn float(count: usize) -> f32 {
     count as f32
 }
 
@@ -190,7 +200,8 @@ impl Architecture {
     /// # Errors
     /// [`ModelError::Architecture`] for an unknown family, and what is wrong with the metadata.
     pub fn from_gguf(gguf: &Gguf<'_>) -> Result<Self, ModelError> {
-        let prefix = gguf.text("general.architecture")?.unwrap_or_default();
+        let prefix = gguf.text("general.architecture")?;
+        let prefix = prefix.ok_or_else(|| GgufError::MissingKey("general.architecture".to_owned()))?;
         let family = match prefix {
             "llama" | "mistral" => Family::Llama,
             "qwen2" => Family::Qwen2,
@@ -216,8 +227,7 @@ impl Architecture {
             });
         }
         let gemma = matches!(family, Family::Gemma2 | Family::Gemma3);
-        let moe = keys.optional("expert_count", 1 << 12).ok().flatten();
-        let experts = match moe {
+        let experts = match keys.unless_zero("expert_count", 1 << 12)? {
             Some(count) => Some(Experts { count, used: keys.count("expert_used_count", count)? }),
             None => None,
         };
@@ -229,6 +239,15 @@ impl Architecture {
             .tensor("token_embd.weight")
             .and_then(|tensor| usize::try_from(tensor.rows()).ok())
             .ok_or_else(|| ModelError::MissingTensor("token_embd.weight".to_owned()))?;
+        vocabulary(gguf, prefix, vocab_size)?;
+        let value_dim = keys.optional("attention.value_length", 1 << 12)?.unwrap_or(head_dim);
+        if value_dim != head_dim {
+            return Err(ModelError::Metadata {
+                key: keys.key("attention.value_length"),
+                got: value_dim.to_string(),
+                want: "only values as long as keys are computed here",
+            });
+        }
         let rope_dim = keys.optional("rope.dimension_count", head_dim)?.unwrap_or(head_dim);
         if !rope_dim.is_multiple_of(2) {
             return Err(ModelError::Metadata {
@@ -237,7 +256,7 @@ impl Architecture {
                 want: "an even number",
             });
         }
-        let window = keys.optional("attention.sliding_window", 1 << 24).ok().flatten();
+        let window = keys.unless_zero("attention.sliding_window", u32::MAX as usize)?;
         // The largest models of the Gemma families divide by another square root.
         let large = matches!((family, n_layers), (Family::Gemma2, 46) | (Family::Gemma3, 62));
         let attention_scale = 1.0 / float(if large { dim / n_heads } else { head_dim }).sqrt();
@@ -285,6 +304,18 @@ impl Architecture {
     pub fn window(&self, layer: usize) -> Option<usize> {
         let global = self.global_every > 0 && (layer + 1).is_multiple_of(self.global_every);
         self.window.filter(|_| !global)
+    }
+}
+
+/// Every token must have its row, or tokens of the text would be others to the model.
+fn vocabulary(gguf: &Gguf<'_>, prefix: &str, rows: usize) -> Result<(), ModelError> {
+    let tokens = match gguf.array("tokenizer.ggml.tokens")? {
+        Some(tokens) => Some(tokens.len() as u64),
+        None => gguf.integer(&format!("{prefix}.vocab_size"))?,
+    };
+    match tokens {
+        Some(tokens) if tokens != rows as u64 => Err(ModelError::Vocabulary { tokens, rows }),
+        _ => Ok(()),
     }
 }
 

@@ -28,6 +28,9 @@ pub enum ModelError {
     /// A tensor is missing.
     #[error("tensor `{0}` is missing")]
     MissingTensor(String),
+    /// Two tensors of a folder are the same part of the model.
+    #[error("tensor `{0}` stands twice")]
+    DuplicateTensor(String),
     /// A tensor has another shape or type than the metadata says.
     #[error("tensor `{name}` is {got:?} of {kind:?}, but the metadata asks for {want:?}")]
     Shape {
@@ -43,6 +46,28 @@ pub enum ModelError {
     /// A tensor nobody asked for: running without it would compute something else.
     #[error("tensor `{0}` belongs to no part of this architecture that is computed here")]
     UnknownTensor(String),
+    /// Another number of tokens than rows of the embedding.
+    #[error(
+        "the file names {tokens} tokens, but `token_embd.weight` has {rows} rows; convert the model again"
+    )]
+    Vocabulary {
+        /// Tokens in the metadata.
+        tokens: u64,
+        /// Rows of the embedding.
+        rows: usize,
+    },
+    /// Matrices of few rows are filled up to 16 when packed; no real model consists of them.
+    #[error(
+        "tensor `{name}` would bring the weights to {bytes} bytes, more than {max} for a file of this size"
+    )]
+    Inflated {
+        /// The tensor that went over.
+        name: String,
+        /// Bytes of all weights up to it.
+        bytes: u64,
+        /// The most they may take.
+        max: u64,
+    },
     /// A matrix cannot be packed.
     #[error(transparent)]
     Pack(#[from] PackError),

@@ -1,17 +1,19 @@
 //! Language models: decoder-only transformers of the Llama, Qwen, Gemma and Phi families.
 //!
-//! What: a GGUF directory becomes an [`Architecture`], then a [`Model`]; tokens go in, logits come out. Why: this is
-//! what clients are served with. Flow: [`Architecture::from_gguf`] says how the layers are wired, [`Model::load`] reads
-//! and packs the weights, [`Model::forward`] computes one batch of any sequences against a paged [`KvCache`]. Trust: the
+//! What: a GGUF directory or a Hugging Face folder becomes an [`Architecture`], then a [`Model`]; tokens go in, logits come out. Why: this is
+//! what clients are served with. Flow: [`Architecture`] says how the layers are wired, [`Model::load`] reads and packs
+//! the weights, [`Model::forward`] computes one batch of any sequences against a paged [`KvCache`]. Trust: the
 //! file is a stranger's; each shape is compared with the description before it is used, and a file may at worst make
 //! numbers that are infinite or NaN. Results are a function of the weights and the sequence's tokens alone, bit for bit.
 
-mod architecture;
+pub(crate) mod architecture;
 pub(crate) mod attention;
+mod checkpoint;
 mod engine;
 mod error;
 mod forward;
 pub(crate) mod kv_cache;
+pub(crate) mod loader;
 mod model;
 mod rope;
 mod sampler;

@@ -1,12 +1,11 @@
 //! Weights of a model, read and packed.
 
-use std::collections::BTreeSet;
 use std::io;
 
-use adyton_model::gguf::{Gguf, TensorInfo};
-use adyton_model::quant::dequantize;
+use adyton_model::gguf::Gguf;
 
 use super::architecture::{Architecture, Family, RopeScaling};
+use super::loader::{GgufTensors, Loader, Tensors};
 use super::rope::Rope;
 use super::{KvCache, KvKind, ModelError};
 use crate::arch::{Packed, Path, Pool};
@@ -84,106 +83,44 @@ pub struct Model {
     pub(super) rope_local: Option<Rope>,
 }
 
-/// Reads tensors and remembers which.
-struct Loader<'a> {
-    gguf: &'a Gguf<'a>,
-    source: &'a dyn Source,
-    pool: &'a Pool,
-    taken: BTreeSet<String>,
-}
-
-impl<'a> Loader<'a> {
-    fn find(&mut self, name: &str, [columns, rows]: [usize; 2]) -> Result<&'a TensorInfo<'a>, ModelError> {
-        let tensor = self.gguf.tensor(name).ok_or_else(|| ModelError::MissingTensor(name.to_owned()))?;
-        if tensor.columns() != columns as u64 || tensor.rows() != rows as u64 {
-            return Err(ModelError::Shape {
-                name: name.to_owned(),
-                kind: tensor.kind,
-                got: tensor.dims,
-                want: [columns, rows],
-            });
-        }
-        self.taken.insert(name.to_owned());
-        Ok(tensor)
-    }
-
-    fn matrix(&mut self, name: &str, columns: usize, rows: usize) -> Result<Packed, ModelError> {
-        self.part(name, columns, rows, 0, 1)
-    }
-
-    /// Matrix `index` of a tensor that holds `count` of them.
-    fn part(
-        &mut self,
-        name: &str,
-        columns: usize,
-        rows: usize,
-        index: usize,
-        count: usize,
-    ) -> Result<Packed, ModelError> {
-        let total = rows.saturating_mul(count);
-        let tensor = self.find(name, [columns, total])?;
-        let start = tensor.start + tensor.len_bytes / count as u64 * index as u64;
-        let source = self.source;
-        Packed::load(tensor.kind, (rows, columns), self.pool, |offset, out| {
-            Ok::<_, ModelError>(source.read(start + offset as u64, out)?)
-        })
-    }
-
-    fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, ModelError> {
-        let tensor = self.find(name, [len, 1])?;
-        let bytes = tensor.kind.row_bytes(len).unwrap_or_default();
-        let mut raw = vec![0; bytes];
-        self.source.read(tensor.start, &mut raw)?;
-        let mut out = vec![0.0; len];
-        dequantize(tensor.kind, &raw, &mut out);
-        Ok(out)
-    }
-
-    fn optional_vector(&mut self, name: &str, len: usize) -> Result<Option<Vec<f32>>, ModelError> {
-        self.gguf.tensor(name).is_some().then(|| self.vector(name, len)).transpose()
-    }
-}
-
 impl Model {
     /// Reads and packs the weights of a file with this directory.
     ///
     /// # Errors
     /// Metadata, shapes, missing or unknown tensors, and those of `source`.
     pub fn load(gguf: &Gguf<'_>, source: &dyn Source, options: Options) -> Result<Self, ModelError> {
-        let a = Architecture::from_gguf(gguf)?;
+        Self::build(Architecture::from_gguf(gguf)?, &GgufTensors { gguf, source }, options)
+    }
+
+    pub(super) fn build(
+        mut a: Architecture,
+        tensors: &dyn Tensors,
+        options: Options,
+    ) -> Result<Self, ModelError> {
         let pool = Pool::new(options.threads);
-        let mut loader = Loader { gguf, source, pool: &pool, taken: BTreeSet::new() };
+        let mut loader = Loader::new(tensors, &pool);
         let embedding = loader.matrix("token_embd.weight", a.dim, a.vocab_size)?;
         let mut layers = Vec::new();
         for index in 0..a.n_layers {
             layers.push(layer(&mut loader, &a, index)?);
         }
         let output_norm = loader.vector("output_norm.weight", a.dim)?;
-        let output = match gguf.tensor("output.weight") {
-            Some(_) => Some(loader.matrix("output.weight", a.dim, a.vocab_size)?),
-            None => None,
-        };
+        let output = loader.has("output.weight");
+        let output = output.then(|| loader.matrix("output.weight", a.dim, a.vocab_size)).transpose()?;
         let pairs = a.rope_dim / 2;
-        let (divisors, long) = match a.rope_scaling {
-            RopeScaling::Long { .. } => (
-                loader.optional_vector("rope_factors_short.weight", pairs)?,
-                loader.optional_vector("rope_factors_long.weight", pairs)?,
-            ),
-            _ => (loader.optional_vector("rope_freqs.weight", pairs)?, None),
+        let divisors = match a.rope_scaling {
+            RopeScaling::Long { original, .. } => {
+                // Which divisors apply would otherwise depend on how long a text becomes: sequences stay within the
+                // context of training, where the short ones do.
+                a.seq_len = a.seq_len.min(original);
+                loader.optional_vector("rope_factors_long.weight", pairs)?;
+                loader.optional_vector("rope_factors_short.weight", pairs)?
+            }
+            _ => loader.optional_vector("rope_freqs.weight", pairs)?,
         };
-        let mut a = a;
-        if let RopeScaling::Long { original, .. } = a.rope_scaling {
-            // Which divisors apply would otherwise depend on how long a text becomes: sequences stay within the
-            // context of training, where the short ones do.
-            let _ = long;
-            a.seq_len = a.seq_len.min(original);
-        }
         let rope = Rope::new(&a, a.rope_base, a.rope_scaling, divisors.as_deref());
         let rope_local = a.rope_base_local.map(|base| Rope::new(&a, base, RopeScaling::None, None));
-        let taken = loader.taken;
-        if let Some(tensor) = gguf.tensors().iter().find(|tensor| !taken.contains(tensor.name)) {
-            return Err(ModelError::UnknownTensor(tensor.name.to_owned()));
-        }
+        loader.finish()?;
         let path = options.path;
         Ok(Self { architecture: a, path, pool, embedding, layers, output_norm, output, rope, rope_local })
     }
@@ -262,8 +199,8 @@ fn layer(loader: &mut Loader<'_>, a: &Architecture, index: usize) -> Result<Laye
         },
     };
     // Old files repeat the divisors in every layer; they are all the same.
-    if a.family == Family::Llama && loader.gguf.tensor(&weight("rope_freqs")).is_some() {
-        loader.taken.insert(weight("rope_freqs"));
+    if a.family == Family::Llama && loader.has(&weight("rope_freqs")) {
+        loader.take(&weight("rope_freqs"));
     }
     Ok(Layer {
         attention_norm: loader.vector(&weight("attn_norm"), a.dim)?,

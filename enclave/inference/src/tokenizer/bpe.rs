@@ -3,17 +3,15 @@
 use std::collections::HashMap;
 
 use adyton_model::gguf::Gguf;
-use fancy_regex::{Regex, RegexBuilder};
+use fancy_regex::Regex;
 
 use super::merge::{NONE, merge};
-use super::patterns::{patterns, whole_words};
+use super::patterns::{compile, patterns, whole_words};
 use super::vocabulary::Vocabulary;
 use super::{TokenizerError, detokenize::ESCAPED_SPACE};
 
-/// Most merges taken; files have about as many as tokens.
-const MAX_MERGES: usize = 1 << 22;
-/// Steps a pattern may go back in one match.
-const BACKTRACK_LIMIT: usize = 10_000_000;
+/// Most merges taken; the largest files have half a million.
+const MAX_MERGES: usize = 1 << 21;
 
 #[derive(Debug)]
 pub(super) struct Bpe {
@@ -53,32 +51,35 @@ impl Bpe {
         let pre = gguf.text("tokenizer.ggml.pre")?.unwrap_or_default();
         let list = gguf.require("tokenizer.ggml.merges")?.as_array().and_then(|array| array.strings());
         let list = list.ok_or(TokenizerError::Vocabulary("merges are no strings"))?;
-        if list.len() > MAX_MERGES {
-            return Err(TokenizerError::Vocabulary("more merges than any model has"));
-        }
         let byte_encoded = model == "gpt2";
         let patterns = if byte_encoded { patterns(pre) } else { vec!["[^\n]+|\n+"] };
-        let compile = |pattern: &&str| RegexBuilder::new(pattern).backtrack_limit(BACKTRACK_LIMIT).build();
-        let patterns = patterns.iter().map(compile).collect::<Result<_, _>>().map_err(Box::new)?;
-        let mut bpe = Self {
-            patterns,
-            whole_words: whole_words(pre),
-            byte_encoded,
-            merges: HashMap::with_capacity(list.len()),
-            extra: HashMap::new(),
+        // The first space that is not the first letter: symbols of plain text may be spaces.
+        let pair = |pair: &str| {
+            let at = pair.char_indices().skip(1).find(|(_, c)| *c == ' ').map(|(at, _)| at);
+            at.map(|at| (pair[..at].to_owned(), pair[at + 1..].to_owned()))
         };
-        let mut joined = String::new();
-        for (rank, pair) in (0u32..).zip(list) {
-            // The first space that is not the first letter: symbols of plain text may be spaces.
-            let Some(at) = pair.char_indices().skip(1).find(|(_, c)| *c == ' ').map(|(at, _)| at) else {
-                return Err(TokenizerError::Vocabulary("a merge without two symbols"));
-            };
-            let (a, b) = (&pair[..at], &pair[at + 1..]);
-            joined.clear();
-            joined.push_str(a);
-            joined.push_str(b);
+        let pairs: Option<Vec<_>> = list.into_iter().map(pair).collect();
+        let pairs = pairs.ok_or(TokenizerError::Vocabulary("a merge without two symbols"))?;
+        let patterns = patterns.into_iter().map(compile).collect::<Result<_, _>>()?;
+        Self::new(v, patterns, &pairs, whole_words(pre), byte_encoded)
+    }
+
+    /// `merges`: pairs of symbols, best first.
+    pub(super) fn new(
+        v: &Vocabulary,
+        patterns: Vec<Regex>,
+        merges: &[(String, String)],
+        whole_words: bool,
+        byte_encoded: bool,
+    ) -> Result<Self, TokenizerError> {
+        if merges.len() > MAX_MERGES {
+            return Err(TokenizerError::Vocabulary("more merges than any model has"));
+        }
+        let (all, extra) = (HashMap::with_capacity(merges.len()), HashMap::new());
+        let mut bpe = Self { patterns, whole_words, byte_encoded, merges: all, extra };
+        for (rank, (a, b)) in (0u32..).zip(merges) {
             let key = (bpe.number(v, a), bpe.number(v, b));
-            let merged = bpe.number(v, &joined);
+            let merged = bpe.number(v, &format!("{a}{b}"));
             bpe.merges.entry(key).or_insert((rank, merged));
         }
         Ok(bpe)
@@ -131,7 +132,8 @@ impl Bpe {
         Ok(())
     }
 
-    fn word(&self, v: &Vocabulary, letters: &str, out: &mut Vec<u32>) {
+    /// Appends the tokens of one word, whose bytes are letters already where they are to be.
+    pub(super) fn word(&self, v: &Vocabulary, letters: &str, out: &mut Vec<u32>) {
         if self.whole_words
             && let Some(id) = v.id(letters)
         {

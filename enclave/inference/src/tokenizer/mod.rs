@@ -1,16 +1,19 @@
 //! Text to tokens and back.
 //!
-//! What: byte-level BPE, SentencePiece-style BPE and WordPiece vocabularies of GGUF files. Why: the model's numbers mean
+//! What: byte-level BPE, SentencePiece-style BPE and unigram, and WordPiece, of GGUF files and `tokenizer.json`. Why: the model's numbers mean
 //! nothing without exactly the tokens it was trained on. Flow: special tokens are cut out of the text; the pieces
 //! between them are normalised, split and merged. Trust: the vocabulary is a stranger's; every id is looked at before
 //! use, and memory grows with the file and the text only.
 
 mod bpe;
+mod charsmap;
 mod detokenize;
 mod merge;
 mod patterns;
+mod pipeline;
 mod sentencepiece;
 mod special;
+mod unigram;
 mod vocabulary;
 mod wordpiece;
 
@@ -18,7 +21,8 @@ pub use detokenize::Detokenizer;
 pub use vocabulary::{TokenKind, Vocabulary};
 
 use adyton_model::encoder::WordPieceFile;
-use adyton_model::gguf::{Gguf, GgufError};
+use adyton_model::gguf::{Gguf, GgufError, Value};
+use adyton_model::tokenizer::{FileToken, Normalizer, Part, TokenModel, TokenRole, TokenizerFile};
 
 use special::{Piece, Special};
 
@@ -30,7 +34,7 @@ pub enum TokenizerError {
     #[error(transparent)]
     Gguf(#[from] GgufError),
     /// A kind of vocabulary nobody here knows.
-    #[error("tokenizer model `{0}` is not known; gpt2, llama and bert are")]
+    #[error("tokenizer model `{0}` is not known; gpt2, llama, t5 and bert are")]
     Model(String),
     /// Arrays of different lengths, too many tokens, or none.
     #[error("the vocabulary is inconsistent: {0}")]
@@ -48,6 +52,9 @@ pub enum TokenizerError {
     /// The pattern that splits text into words gave up.
     #[error("splitting the text into words: {0}")]
     Split(#[from] Box<fancy_regex::Error>),
+    /// Normalising made a text far longer than it was.
+    #[error("normalising the text gives over {0} bytes; the vocabulary is broken or hostile")]
+    Growth(usize),
 }
 
 /// What to do with special tokens when encoding.
@@ -65,6 +72,7 @@ enum Algorithm {
     Bpe(bpe::Bpe),
     SentencePiece(sentencepiece::SentencePiece),
     WordPiece(wordpiece::WordPiece),
+    Pipeline(pipeline::Pipeline),
 }
 
 /// A vocabulary with the algorithm that applies it.
@@ -73,6 +81,8 @@ pub struct Tokenizer {
     vocabulary: Vocabulary,
     special: Special,
     algorithm: Algorithm,
+    /// What a pair of texts becomes.
+    pair: Vec<Part>,
 }
 
 impl Tokenizer {
@@ -87,11 +97,49 @@ impl Tokenizer {
             "gpt2" | "gemma4" => Algorithm::Bpe(bpe::Bpe::from_gguf(gguf, &vocabulary, model)?),
             "llama" => Algorithm::SentencePiece(sentencepiece::SentencePiece::from_gguf(gguf)?),
             "bert" => Algorithm::WordPiece(wordpiece::WordPiece::new(&vocabulary, true)),
+            "t5" => Algorithm::Pipeline(unigram_of_gguf(gguf, &vocabulary)?),
             other => return Err(TokenizerError::Model(other.chars().take(64).collect())),
         };
         let name = gguf.text("general.name")?.unwrap_or_default();
-        let special = Special::new(&vocabulary, name);
-        Ok(Self { vocabulary, special, algorithm })
+        let special = Special::of_gguf(&vocabulary, name);
+        let pair = pair(&vocabulary, model == "t5");
+        Ok(Self { vocabulary, special, algorithm, pair })
+    }
+
+    /// The vocabulary of a `tokenizer.json`. `eos`: the ids that `config.json` names as ends of an answer.
+    ///
+    /// # Errors
+    /// Steps that are not computed here, and inconsistent tokens.
+    pub fn from_file(file: &TokenizerFile, eos: &[u32]) -> Result<Self, TokenizerError> {
+        if let TokenModel::WordPiece { unknown } = &file.model {
+            return Self::from_word_piece(&word_piece(file, unknown));
+        }
+        let vocabulary = Vocabulary::from_file(file, eos)?;
+        let words = match &file.model {
+            TokenModel::Unigram { scores, byte_fallback, .. } => {
+                let all = |_: u32| true;
+                pipeline::Words::Unigram(unigram::Unigram::new(
+                    &vocabulary,
+                    scores.clone(),
+                    all,
+                    *byte_fallback,
+                )?)
+            }
+            TokenModel::Bpe { merges, ignore_merges, .. } => {
+                pipeline::Words::Bpe(bpe::Bpe::new(&vocabulary, Vec::new(), merges, *ignore_merges, false)?)
+            }
+            TokenModel::WordPiece { .. } => return Err(TokenizerError::Model("WordPiece".to_owned())),
+        };
+        let pipeline = pipeline::Pipeline::new(&file.normalizers, &file.pre_tokenizers, words)?;
+        let strips = |left: bool| {
+            let wanted = |token: &Option<FileToken>| {
+                token.as_ref().is_some_and(|token| if left { token.strips_left } else { token.strips_right })
+            };
+            (0u32..).zip(&file.tokens).filter(|(_, token)| wanted(token)).map(|(id, _)| id).collect()
+        };
+        let special = Special::new(&vocabulary, strips(true), strips(false));
+        let algorithm = Algorithm::Pipeline(pipeline);
+        Ok(Self { vocabulary, special, algorithm, pair: file.pair.clone() })
     }
 
     /// The vocabulary of an encoder's `tokenizer.json`.
@@ -101,7 +149,9 @@ impl Tokenizer {
     pub fn from_word_piece(file: &WordPieceFile) -> Result<Self, TokenizerError> {
         let vocabulary = Vocabulary::from_word_piece(file)?;
         let algorithm = Algorithm::WordPiece(wordpiece::WordPiece::new(&vocabulary, file.uncased));
-        Ok(Self { special: Special::new(&vocabulary, ""), vocabulary, algorithm })
+        let special = Special::new(&vocabulary, Vec::new(), Vec::new());
+        let pair = pair(&vocabulary, false);
+        Ok(Self { vocabulary, special, algorithm, pair })
     }
 
     /// The tokens and what they are.
@@ -120,8 +170,44 @@ impl Tokenizer {
         if options.add_special && v.add_bos {
             out.extend(v.bos);
         }
+        self.append(text, options.parse_special, &mut out)?;
+        if options.add_special && v.add_eos {
+            out.extend(v.eos_at_end);
+        }
+        Ok(out)
+    }
+
+    /// Tokens of two texts that are judged together, with what the model expects around them, and the segment of each.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn encode_pair(&self, first: &str, second: &str) -> Result<(Vec<u32>, Vec<u32>), TokenizerError> {
+        let (mut tokens, mut segments) = (Vec::new(), Vec::new());
+        for part in &self.pair {
+            let segment = match part {
+                Part::Token(token, segment) => {
+                    tokens.push(*token);
+                    *segment
+                }
+                Part::First(segment) => {
+                    self.append(first, false, &mut tokens)?;
+                    *segment
+                }
+                Part::Second(segment) => {
+                    self.append(second, false, &mut tokens)?;
+                    *segment
+                }
+            };
+            segments.resize(tokens.len(), segment);
+        }
+        Ok((tokens, segments))
+    }
+
+    fn append(&self, text: &str, parse_special: bool, out: &mut Vec<u32>) -> Result<(), TokenizerError> {
+        let v = &self.vocabulary;
         let mut after_special = true;
-        for piece in self.special.split(v, text, options.parse_special) {
+        let mut first = true;
+        for piece in self.special.split(v, text, parse_special) {
             match piece {
                 Piece::Token(token) => {
                     out.push(token);
@@ -130,18 +216,17 @@ impl Tokenizer {
                 Piece::Text("") => {}
                 Piece::Text(text) => {
                     match &self.algorithm {
-                        Algorithm::Bpe(bpe) => bpe.encode(v, text, &mut out)?,
-                        Algorithm::SentencePiece(spm) => spm.encode(v, text, after_special, &mut out),
-                        Algorithm::WordPiece(wordpiece) => wordpiece.encode(v, text, &mut out),
+                        Algorithm::Bpe(bpe) => bpe.encode(v, text, out)?,
+                        Algorithm::SentencePiece(spm) => spm.encode(v, text, after_special, out),
+                        Algorithm::WordPiece(wordpiece) => wordpiece.encode(v, text, out),
+                        Algorithm::Pipeline(pipeline) => pipeline.encode(v, text, first, out)?,
                     }
                     after_special = false;
                 }
             }
+            first = false;
         }
-        if options.add_special && v.add_eos {
-            out.extend(v.eos_at_end);
-        }
-        Ok(out)
+        Ok(())
     }
 
     /// Bytes of one token. Control tokens have none unless `special` is set.
@@ -160,10 +245,74 @@ impl Tokenizer {
     }
 
     fn strips_leading_space(&self) -> bool {
-        matches!(&self.algorithm, Algorithm::SentencePiece(spm) if spm.add_space_prefix)
+        match &self.algorithm {
+            Algorithm::SentencePiece(spm) => spm.add_space_prefix,
+            Algorithm::Pipeline(pipeline) => pipeline.adds_prefix(),
+            Algorithm::Bpe(_) | Algorithm::WordPiece(_) => false,
+        }
     }
 
     fn byte_encoded(&self) -> bool {
-        matches!(&self.algorithm, Algorithm::Bpe(bpe) if bpe.byte_encoded())
+        match &self.algorithm {
+            Algorithm::Bpe(bpe) => bpe.byte_encoded(),
+            Algorithm::Pipeline(pipeline) => pipeline.byte_encoded(),
+            Algorithm::SentencePiece(_) | Algorithm::WordPiece(_) => false,
+        }
     }
+}
+
+/// Tokens, scores and replacements of a unigram vocabulary in a GGUF file.
+fn unigram_of_gguf(gguf: &Gguf<'_>, v: &Vocabulary) -> Result<pipeline::Pipeline, TokenizerError> {
+    let charsmap = match gguf.array("tokenizer.ggml.precompiled_charsmap")? {
+        None => None,
+        Some(bytes) if bytes.is_empty() => None,
+        Some(bytes) => {
+            // Some files have them signed.
+            let byte = |value: Value<'_>| match value {
+                Value::Unsigned(byte) => u8::try_from(byte).ok(),
+                Value::Signed(byte) => i8::try_from(byte).ok().map(i8::cast_unsigned),
+                _ => None,
+            };
+            let bytes: Option<Vec<u8>> = bytes.iter().map(byte).collect();
+            let bytes = bytes.ok_or(TokenizerError::Vocabulary("the table of replacements is no bytes"))?;
+            Some(charsmap::Charsmap::new(&bytes)?)
+        }
+    };
+    let add_prefix = gguf.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
+    let merge_spaces = gguf.flag("tokenizer.ggml.remove_extra_whitespaces")?.unwrap_or(true);
+    let scores = (0u32..).take(v.len()).map(|token| f64::from(v.score(token))).collect();
+    let searched =
+        |token: u32| matches!(v.kind(token), TokenKind::Normal | TokenKind::UserDefined | TokenKind::Unused);
+    let unigram = unigram::Unigram::new(v, scores, searched, v.has_all_bytes())?;
+    Ok(pipeline::Pipeline::sentence_piece(charsmap, add_prefix, merge_spaces, unigram))
+}
+
+/// A `tokenizer.json` of WordPiece as the encoder's reader gives it.
+fn word_piece(file: &TokenizerFile, unknown: &str) -> WordPieceFile {
+    let text = |token: &Option<FileToken>| token.as_ref().map(|token| token.text.clone()).unwrap_or_default();
+    let special =
+        |token: &Option<FileToken>| token.as_ref().is_none_or(|token| token.role == TokenRole::Special);
+    WordPieceFile {
+        tokens: file.tokens.iter().map(text).collect(),
+        special: (0u32..).zip(&file.tokens).filter(|(_, token)| special(token)).map(|(id, _)| id).collect(),
+        unknown: unknown.to_owned(),
+        uncased: file.normalizers.iter().any(|step| {
+            matches!(step, Normalizer::BertNormalizer { lowercase: true } | Normalizer::Lowercase)
+        }),
+    }
+}
+
+/// Two texts one after the other, as BERT has them; `doubled` as RoBERTa, with two separators and no segments.
+fn pair(v: &Vocabulary, doubled: bool) -> Vec<Part> {
+    let token = |token: Option<u32>, segment: u32| token.map(|token| Part::Token(token, segment));
+    let second = u32::from(!doubled);
+    let parts = [
+        token(v.bos, 0),
+        Some(Part::First(0)),
+        token(v.eos_at_end, 0),
+        token(v.eos_at_end.filter(|_| doubled), 0),
+        Some(Part::Second(second)),
+        token(v.eos_at_end, second),
+    ];
+    parts.into_iter().flatten().collect()
 }

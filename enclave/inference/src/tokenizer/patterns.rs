@@ -1,7 +1,11 @@
 //! How each family cuts text into words before merging. The patterns are those of the models' own tokenizers.
 
+use fancy_regex::{Regex, RegexBuilder};
+
+use super::TokenizerError;
+
 /// GPT-2's.
-const GPT_2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)";
+pub(super) const GPT_2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)";
 /// Llama 3's: numbers by three digits.
 const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// Qwen 2's: numbers by single digits.
@@ -18,6 +22,19 @@ const DEEPSEEK_3: [&str; 3] = [
     r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##,
 ];
 const CJK: &str = "[一-龥\u{800}-一가-\u{d7ff}]+";
+
+/// Longest pattern, bytes.
+const MAX_PATTERN: usize = 1 << 14;
+/// Steps a pattern may go back in one match.
+const BACKTRACK_LIMIT: usize = 10_000_000;
+
+/// Compiles a pattern that may come from a file.
+pub(super) fn compile(pattern: &str) -> Result<Regex, TokenizerError> {
+    if pattern.len() > MAX_PATTERN {
+        return Err(TokenizerError::Vocabulary("a pattern longer than any model's"));
+    }
+    Ok(RegexBuilder::new(pattern).backtrack_limit(BACKTRACK_LIMIT).build().map_err(Box::new)?)
+}
 
 /// The patterns of a `tokenizer.ggml.pre`, applied one after the other, each to the pieces the last one left.
 pub(super) fn patterns(pre: &str) -> Vec<&'static str> {

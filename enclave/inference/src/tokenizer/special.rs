@@ -15,26 +15,28 @@ pub(super) enum Piece<'a> {
 #[derive(Debug)]
 pub(super) struct Special {
     tokens: Vec<u32>,
-    /// Phi-3: these tokens take the whitespace after them.
+    /// Tokens that take the whitespace before them.
+    strips_left: Vec<u32>,
+    /// Tokens that take the whitespace after them.
     strips_right: Vec<u32>,
 }
 
 impl Special {
-    pub(super) fn new(v: &Vocabulary, model_name: &str) -> Self {
-        let wanted = |token: &u32| {
-            !v.text(*token).is_empty()
-                && matches!(v.kind(*token), TokenKind::Control | TokenKind::UserDefined | TokenKind::Unknown)
-        };
-        let mut tokens: Vec<u32> = (0u32..).take(v.len()).filter(wanted).collect();
+    pub(super) fn new(v: &Vocabulary, strips_left: Vec<u32>, strips_right: Vec<u32>) -> Self {
+        let mut tokens: Vec<u32> = (0u32..).take(v.len()).filter(|token| wanted(v, *token)).collect();
         tokens.sort_by_key(|token| std::cmp::Reverse(v.text(*token).len()));
+        Self { tokens, strips_left, strips_right }
+    }
+
+    /// For GGUF files, which do not say what is stripped: Phi-3's tokens take the whitespace after them.
+    pub(super) fn of_gguf(v: &Vocabulary, model_name: &str) -> Self {
         let name = model_name.to_lowercase();
         let phi_3 = name.contains("phi-3") || name.contains("phi3");
-        let strips_right = tokens
-            .iter()
-            .copied()
-            .filter(|token| phi_3 && !matches!(v.text(*token), "<unk>" | "<s>" | "<|endoftext|>"))
-            .collect();
-        Self { tokens, strips_right }
+        let strips = |token: &u32| {
+            phi_3 && wanted(v, *token) && !matches!(v.text(*token), "<unk>" | "<s>" | "<|endoftext|>")
+        };
+        let strips_right = (0u32..).take(v.len()).filter(strips).collect();
+        Self::new(v, Vec::new(), strips_right)
     }
 
     /// The pieces of a text in order. User-defined tokens are always found, the others if `parse` is set.
@@ -46,7 +48,7 @@ impl Special {
             if !wanted || !text.contains(needle) {
                 continue;
             }
-            let strips = self.strips_right.contains(token);
+            let (left, right) = (self.strips_left.contains(token), self.strips_right.contains(token));
             let mut next = Vec::with_capacity(pieces.len());
             for piece in pieces {
                 let Piece::Text(mut rest) = piece else {
@@ -54,9 +56,9 @@ impl Special {
                     continue;
                 };
                 while let Some((before, after)) = rest.split_once(needle) {
-                    next.push(Piece::Text(before));
+                    next.push(Piece::Text(if left { before.trim_end() } else { before }));
                     next.push(Piece::Token(*token));
-                    rest = if strips { after.trim_start() } else { after };
+                    rest = if right { after.trim_start() } else { after };
                 }
                 next.push(Piece::Text(rest));
             }
@@ -65,4 +67,9 @@ impl Special {
         pieces.retain(|piece| *piece != Piece::Text(""));
         pieces
     }
+}
+
+fn wanted(v: &Vocabulary, token: u32) -> bool {
+    !v.text(token).is_empty()
+        && matches!(v.kind(token), TokenKind::Control | TokenKind::UserDefined | TokenKind::Unknown)
 }

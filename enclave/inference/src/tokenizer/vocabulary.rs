@@ -4,12 +4,10 @@ use std::collections::HashMap;
 
 use adyton_model::encoder::WordPieceFile;
 use adyton_model::gguf::Gguf;
+use adyton_model::tokenizer::{MAX_TOKENS, Part, TokenModel, TokenRole, TokenizerFile};
 
 use super::TokenizerError;
 use super::detokenize::ESCAPED_SPACE;
-
-/// Most tokens taken; the largest vocabularies have some 260 000.
-const MAX_TOKENS: usize = 1 << 22;
 
 /// What a token is, with the numbers of `tokenizer.ggml.token_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +100,7 @@ impl Vocabulary {
             gguf.text("tokenizer.ggml.pre")?,
             Some("llama-bpe" | "llama3" | "llama-v3" | "falcon3" | "pixtral" | "tekken" | "chameleon")
         );
+        let t5 = model == "t5";
         let add_bos = model == "llama" || bert || model == "gemma4" || llama_3;
         let mut vocabulary = Self {
             texts: tokens.into_iter().map(Box::from).collect(),
@@ -114,20 +113,96 @@ impl Vocabulary {
             eos_at_end: if bert { separator.or(eos) } else { eos },
             unknown: special("tokenizer.ggml.unknown_token_id")?,
             add_bos: gguf.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(add_bos),
-            add_eos: gguf.flag("tokenizer.ggml.add_eos_token")?.unwrap_or(bert),
+            add_eos: gguf.flag("tokenizer.ggml.add_eos_token")?.unwrap_or(bert || t5),
             end_of_turn: Vec::new(),
         };
-        let mut end: Vec<u32> = vocabulary.eos.into_iter().collect();
-        end.extend(special("tokenizer.ggml.eot_token_id")?);
+        let end = vocabulary.eos.into_iter().chain(special("tokenizer.ggml.eot_token_id")?).collect();
+        vocabulary.end_with(end);
+        Ok(vocabulary)
+    }
+
+    /// Sets what ends an answer: `end` and control tokens that usually do.
+    fn end_with(&mut self, mut end: Vec<u32>) {
         let usual = ["<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "<|eom_id|>"];
-        end.extend(
-            usual.iter().filter_map(|text| {
-                vocabulary.id(text).filter(|id| vocabulary.kind(*id) == TokenKind::Control)
-            }),
-        );
+        let control = |id: &u32| self.kind(*id) == TokenKind::Control;
+        end.extend(usual.iter().filter_map(|text| self.id(text).filter(control)));
         end.sort_unstable();
         end.dedup();
-        vocabulary.end_of_turn = end;
+        self.end_of_turn = end;
+    }
+
+    /// The vocabulary of a `tokenizer.json`; `eos` are the ids that `config.json` names.
+    pub(super) fn from_file(file: &TokenizerFile, eos: &[u32]) -> Result<Self, TokenizerError> {
+        let len = file.tokens.len();
+        if len == 0 || len > MAX_TOKENS {
+            return Err(TokenizerError::Vocabulary("no tokens, or more than any model has"));
+        }
+        if let Some(id) = eos.iter().find(|id| **id as usize >= len) {
+            return Err(TokenizerError::Id { key: "eos_token_id", id: u64::from(*id), len });
+        }
+        let (byte_fallback, scores, unknown) = match &file.model {
+            TokenModel::Bpe { byte_fallback, unknown, .. } => (*byte_fallback, None, Err(unknown.as_deref())),
+            TokenModel::Unigram { byte_fallback, scores, unknown } => {
+                (*byte_fallback, Some(scores), Ok(*unknown))
+            }
+            TokenModel::WordPiece { unknown } => (false, None, Err(Some(unknown.as_str()))),
+        };
+        let mut ids = HashMap::with_capacity(len);
+        let mut bytes = [None; 256];
+        let (mut texts, mut kinds) = (Vec::with_capacity(len), Vec::with_capacity(len));
+        for (id, token) in (0u32..).zip(&file.tokens) {
+            let Some(token) = token else {
+                texts.push(Box::from(""));
+                kinds.push(TokenKind::Unused);
+                continue;
+            };
+            let byte = byte_of(&token.text).filter(|_| byte_fallback);
+            if let Some(byte) = byte {
+                bytes[usize::from(byte)] = Some(id);
+            }
+            kinds.push(match token.role {
+                TokenRole::Special => TokenKind::Control,
+                TokenRole::Added => TokenKind::UserDefined,
+                TokenRole::Normal if byte.is_some() => TokenKind::Byte,
+                TokenRole::Normal => TokenKind::Normal,
+            });
+            ids.insert(Box::from(token.text.as_str()), id);
+            texts.push(Box::from(token.text.as_str()));
+        }
+        let unknown = match unknown {
+            Ok(id) => id,
+            Err(text) => text.and_then(|text| ids.get(text).copied()),
+        };
+        if let Some(kind) = unknown.and_then(|id| kinds.get_mut(id as usize))
+            && *kind == TokenKind::Normal
+        {
+            *kind = TokenKind::Unknown;
+        }
+        let around = |parts: &[Part]| match parts {
+            [] => Ok(None),
+            [Part::Token(id, _)] => Ok(Some(*id)),
+            _ => Err(TokenizerError::Vocabulary("more than one token before or after a text")),
+        };
+        let middle = file.single.iter().position(|part| matches!(part, Part::First(_)));
+        let middle = middle.ok_or(TokenizerError::Vocabulary("a template without its text"))?;
+        let (bos, eos_at_end) = (around(&file.single[..middle])?, around(&file.single[middle + 1..])?);
+        #[expect(clippy::cast_possible_truncation, reason = "the tokenizer keeps its own in f64")]
+        let scores = scores.map_or_else(Vec::new, |scores| scores.iter().map(|x| *x as f32).collect());
+        let mut vocabulary = Self {
+            texts,
+            kinds,
+            scores,
+            ids,
+            bytes,
+            bos,
+            eos: eos.first().copied().or(eos_at_end),
+            eos_at_end,
+            unknown,
+            add_bos: bos.is_some(),
+            add_eos: eos_at_end.is_some(),
+            end_of_turn: Vec::new(),
+        };
+        vocabulary.end_with(eos.to_vec());
         Ok(vocabulary)
     }
 
@@ -189,6 +264,11 @@ impl Vocabulary {
     /// The token of a byte.
     pub(super) fn byte(&self, byte: u8) -> Option<u32> {
         self.bytes[usize::from(byte)]
+    }
+
+    /// Whether every byte has its token.
+    pub(super) fn has_all_bytes(&self) -> bool {
+        self.bytes.iter().all(Option::is_some)
     }
 
     /// Text of a token as the file has it; empty outside the vocabulary.

@@ -1,7 +1,7 @@
 //! Small models of every family with pseudo-random weights, made in memory.
 #![allow(dead_code, reason = "each test uses a part")]
 
-use adyton_model::gguf::{Writer, write};
+use adyton_model::gguf::{Gguf, Value, Writer, write};
 use adyton_model::half::f32_to_f16;
 use adyton_model::quant::TensorType;
 
@@ -129,6 +129,64 @@ pub(crate) fn tiny(variant: &str, half: bool) -> Vec<u8> {
         } else {
             values.flat_map(f32::to_le_bytes).collect()
         });
+    }
+    let mut file = Vec::new();
+    write(&mut file, &w, data.iter().map(Vec::as_slice)).unwrap();
+    file
+}
+
+/// A metadata value to put in place of a file's own.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Meta<'a> {
+    U32(u32),
+    F32(f32),
+    Text(&'a str),
+    Texts(&'a [&'a str]),
+    I32s(&'a [i32]),
+    Nothing,
+}
+
+/// The same file with other metadata, and with tensors of other shapes and types, whose bytes are then zero.
+pub(crate) fn edited(
+    bytes: &[u8],
+    changes: &[(&str, Meta<'_>)],
+    shape: impl Fn(&str) -> Option<(TensorType, Vec<u64>)>,
+) -> Vec<u8> {
+    let gguf = Gguf::parse(bytes, bytes.len() as u64).unwrap();
+    let mut w = Writer::default();
+    for (key, value) in gguf.metadata().filter(|(key, _)| changes.iter().all(|(changed, _)| changed != key)) {
+        match value {
+            Value::Unsigned(x) => w.u32(key, u32::try_from(*x).unwrap()),
+            Value::Float(x) => w.f32(key, *x as f32),
+            Value::String(text) => w.text(key, text),
+            other => panic!("{key}: {other:?}"),
+        }
+    }
+    for (key, value) in changes {
+        match value {
+            Meta::U32(x) => w.u32(key, *x),
+            Meta::F32(x) => w.f32(key, *x),
+            Meta::Text(text) => w.text(key, text),
+            Meta::Texts(texts) => w.texts(key, texts),
+            Meta::I32s(numbers) => w.i32s(key, numbers),
+            Meta::Nothing => {}
+        }
+    }
+    let mut data = Vec::new();
+    for tensor in gguf.tensors() {
+        let start = usize::try_from(tensor.start).unwrap();
+        let old = &bytes[start..start + usize::try_from(tensor.len_bytes).unwrap()];
+        match shape(tensor.name) {
+            None => {
+                w.tensor(tensor.name, tensor.kind, &tensor.dims);
+                data.push(old.to_vec());
+            }
+            Some((kind, dims)) => {
+                w.tensor(tensor.name, kind, &dims);
+                let blocks = dims.iter().product::<u64>() / kind.block_len() as u64;
+                data.push(vec![0; usize::try_from(blocks).unwrap() * kind.block_bytes()]);
+            }
+        }
     }
     let mut file = Vec::new();
     write(&mut file, &w, data.iter().map(Vec::as_slice)).unwrap();
