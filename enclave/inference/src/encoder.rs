@@ -169,6 +169,9 @@ fn gguf_config(gguf: &Gguf<'_>) -> Result<(EncoderConfig, Pooling), EncodeError>
     Ok((config, pooling))
 }
 
+/// Makes a result of the rows of one text, given with their length.
+type Finish<'a> = dyn FnMut(&[f32], usize) -> Result<Vec<f32>, EncodeError> + 'a;
+
 impl Encoder {
     /// Packs the weights of a Hugging Face folder. Vectors are means unless [`Self::with_pooling`] says otherwise.
     ///
@@ -321,11 +324,7 @@ impl Encoder {
     }
 
     /// Computes texts and gives the rows of each to `finish`.
-    fn run(
-        &self,
-        texts: Texts<'_>,
-        finish: &mut dyn FnMut(&[f32], usize) -> Result<Vec<f32>, EncodeError>,
-    ) -> Result<Vec<Vec<f32>>, EncodeError> {
+    fn run(&self, texts: Texts<'_>, finish: &mut Finish<'_>) -> Result<Vec<Vec<f32>>, EncodeError> {
         let a = &self.architecture;
         for (text, segments) in texts {
             if text.is_empty() {
