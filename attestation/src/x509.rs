@@ -356,6 +356,7 @@ mod tests {
     use proptest::prelude::*;
 
     const ARK: &[u8] = include_bytes!("roots/ark-genoa.der");
+    const INTEL_ROOT: &[u8] = include_bytes!("roots/intel-sgx-root.der");
 
     #[test]
     fn both_spellings_of_the_pss_parameters_and_no_third() {
@@ -436,6 +437,42 @@ mod tests {
         assert!(refuse_critical(None).is_ok() && refuse_critical(Some(&extensions)).is_ok());
         extensions[1].critical = true;
         assert!(refuse_critical(Some(&extensions)).is_err());
+    }
+
+    #[test]
+    fn an_extension_that_is_understood_is_readable() {
+        // Up to the value: OID, critical, and the lengths around it.
+        for start in [&[0x55, 0x1d, 0x13, 1, 1, 0xff, 4][..], &[0x55, 0x1d, 0x0f, 1, 1, 0xff, 4]] {
+            let at = ARK.windows(start.len()).position(|window| window == start).unwrap() + start.len() + 1;
+            let mut der = ARK.to_vec();
+            der[at] ^= 1;
+            let refusal = Certificate::parse("ARK", &der).unwrap().refuse_unless_leaf("ARK").unwrap_err();
+            assert!(refusal.detail.contains("malformed"), "{}", refusal.detail);
+        }
+    }
+
+    #[test]
+    fn a_chain_is_no_longer_than_its_root_says() {
+        let root = Certificate::parse("root", INTEL_ROOT).unwrap();
+        let below = |count| root.refuse_unless_ca("root", count).map_err(|finding| finding.detail);
+        assert_eq!((below(0), below(1)), (Ok(()), Ok(())));
+        assert!(below(2).unwrap_err().contains("pathLenConstraint"));
+    }
+
+    #[test]
+    fn a_key_is_a_point_of_its_curve_and_an_algorithm_has_no_parameters() {
+        let root = Certificate::parse("root", INTEL_ROOT).unwrap();
+        assert!(root.ec_point(SECP256R1, P256_POINT_LEN_BYTES).is_some());
+        assert!(root.ec_point(SECP384R1, P256_POINT_LEN_BYTES).is_none());
+        assert!(root.ec_point(SECP256R1, P256_POINT_LEN_BYTES + 1).is_none());
+        let mut algorithm = root.inner.signature_algorithm().clone();
+        let signature = root.inner.signature().as_bytes();
+        assert_eq!(root.verify_p256(&algorithm, &root.tbs, signature), Ok(()));
+        algorithm.parameters = Some(der::Any::from_der(&[5, 0]).unwrap());
+        assert!(root.verify_p256(&algorithm, &root.tbs, signature).is_err());
+        algorithm.parameters = None;
+        algorithm.oid = RSASSA_PSS;
+        assert!(root.verify_p256(&algorithm, &root.tbs, signature).is_err());
     }
 
     #[test]
