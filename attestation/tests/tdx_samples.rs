@@ -115,3 +115,25 @@ fn every_sample_gets_its_verdict() {
     assert!(judged > 0, "the folder holds no quotes");
     assert!(wrong.is_empty(), "{} of {judged} wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
+
+/// MRTD and RTMR0 that others computed from the firmware, in the quote of a machine that ran it.
+#[test]
+fn a_recorded_quote_has_the_measurements_that_others_computed() {
+    let Some(root) = samples() else { return };
+    let Ok(values) = fs::read(root.join("tdx-mrtd-known-values/values.json")) else { return };
+    let values: Vec<Value> = serde_json::from_slice(&values).unwrap();
+    let mut cache = VerdictCache::new(1);
+    let mut found = 0;
+    for known in values.iter().filter(|known| known["corroborated_by"].is_string()) {
+        let words = known["corroborated_by"].as_str().unwrap().split_whitespace();
+        let folder = words.map(|word| root.join(word)).find(|folder| quote(folder).is_some()).unwrap();
+        let manifest: Value =
+            serde_json::from_slice(&fs::read(folder.join("manifest.json")).unwrap()).unwrap();
+        let now = Time::from_unix_seconds(manifest["validation_time"].as_u64().unwrap());
+        let claims = judge(&folder, now, &Policy::vendor(), &mut cache).unwrap();
+        assert_eq!(known["mrtd"], hex::encode(claims.measurement()));
+        assert_eq!(known["rtmr0"], hex::encode(claims.tdx().unwrap().rtmrs()[0]));
+        found += 1;
+    }
+    assert!(found > 0, "no known value has a quote");
+}
