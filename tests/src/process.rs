@@ -127,10 +127,17 @@ impl Running {
     }
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
+impl Running {
+    /// Kills it and waits until it is gone, so that its addresses are free again.
+    pub fn kill(&mut self) {
         // It may have ended; both calls then have nothing to do.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
     }
 }

@@ -99,7 +99,7 @@ fn killed_machines_and_hosts_come_back() {
                 // The host and all that hangs on it; whoever runs it starts it again, as systemd does.
                 0 => {
                     let orphans = children(host.pid());
-                    kill(host.pid());
+                    host.kill();
                     host = site.start_host();
                     let deadline = Instant::now() + Duration::from_secs(30);
                     while orphans.iter().any(|orphan| alive(*orphan)) {
