@@ -110,7 +110,7 @@ mod tests {
         assert!(CertificateTable::parse(&[]).unwrap().vcek.is_none());
     }
 
-    /// As the GHCB specification prints the GUIDs (56421, Table 6).
+    /// As the GHCB specification prints the GUIDs (56421, 4.1.8.1).
     #[test]
     fn the_bytes_are_those_of_the_specification() {
         let data: Vec<Vec<u8>> = (1..6).map(|at: u8| vec![at; usize::from(at) * 3]).collect();

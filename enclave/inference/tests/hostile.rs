@@ -10,7 +10,7 @@ use adyton_inference::lm::{Model, ModelError, Options};
 use adyton_inference::tokenizer::{Tokenizer, TokenizerError};
 use adyton_model::gguf::{Gguf, GgufError, Writer, write};
 use adyton_model::quant::TensorType;
-use common::{Meta, edited, tiny};
+use common::{Meta, edited, put, tiny};
 
 fn load(bytes: &[u8]) -> Result<Model, ModelError> {
     let gguf = Gguf::parse(bytes, bytes.len() as u64)?;
@@ -204,16 +204,7 @@ fn vocabulary(model: &str, changes: &[(&str, Meta<'_>)]) -> Result<Tokenizer, To
             other => panic!("{other:?}"),
         }
     }
-    for (key, value) in changes {
-        match value {
-            Meta::U32(x) => w.u32(key, *x),
-            Meta::F32(x) => w.f32(key, *x),
-            Meta::Text(text) => w.text(key, text),
-            Meta::Texts(texts) => w.texts(key, texts),
-            Meta::I32s(numbers) => w.i32s(key, numbers),
-            Meta::Nothing => {}
-        }
-    }
+    put(&mut w, changes);
     let mut file = Vec::new();
     write(&mut file, &w, []).unwrap();
     Tokenizer::from_gguf(&Gguf::parse(&file, file.len() as u64).unwrap())

@@ -32,6 +32,7 @@ pub(crate) async fn end(listener: UnixListener) -> Option<&'static str> {
     }
 }
 
+/// The host links no reader of JSON, so that it cannot parse a prompt; these words are looked for as the emulator writes them.
 fn reason(line: &str) -> Option<&'static str> {
     let line: String = line.split_whitespace().collect();
     if !line.contains(r#""event":"SHUTDOWN""#) {

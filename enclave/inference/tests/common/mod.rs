@@ -146,6 +146,20 @@ pub(crate) enum Meta<'a> {
     Nothing,
 }
 
+/// Writes the values.
+pub(crate) fn put(w: &mut Writer, changes: &[(&str, Meta<'_>)]) {
+    for (key, value) in changes {
+        match value {
+            Meta::U32(x) => w.u32(key, *x),
+            Meta::F32(x) => w.f32(key, *x),
+            Meta::Text(text) => w.text(key, text),
+            Meta::Texts(texts) => w.texts(key, texts),
+            Meta::I32s(numbers) => w.i32s(key, numbers),
+            Meta::Nothing => {}
+        }
+    }
+}
+
 /// The same file with other metadata, and with tensors of other shapes and types, whose bytes are then zero.
 pub(crate) fn edited(
     bytes: &[u8],
@@ -162,16 +176,7 @@ pub(crate) fn edited(
             other => panic!("{key}: {other:?}"),
         }
     }
-    for (key, value) in changes {
-        match value {
-            Meta::U32(x) => w.u32(key, *x),
-            Meta::F32(x) => w.f32(key, *x),
-            Meta::Text(text) => w.text(key, text),
-            Meta::Texts(texts) => w.texts(key, texts),
-            Meta::I32s(numbers) => w.i32s(key, numbers),
-            Meta::Nothing => {}
-        }
-    }
+    put(&mut w, changes);
     let mut data = Vec::new();
     for tensor in gguf.tensors() {
         let start = usize::try_from(tensor.start).unwrap();
