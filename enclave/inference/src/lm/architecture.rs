@@ -20,6 +20,16 @@ pub enum Family {
     Bert,
 }
 
+impl Family {
+    /// Which dimensions of a head turn together, in the order of rows that GGUF files have.
+    pub(super) const fn rope_pairs(self) -> RopePairs {
+        match self {
+            Self::Llama => RopePairs::Adjacent,
+            _ => RopePairs::Halves,
+        }
+    }
+}
+
 /// Which elements of a head are rotated together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RopePairs {
@@ -271,7 +281,7 @@ impl Architecture {
             vocab_size,
             seq_len,
             epsilon: narrow(keys.number("attention.layer_norm_rms_epsilon")?.unwrap_or(1e-5)),
-            rope_pairs: if family == Family::Llama { RopePairs::Adjacent } else { RopePairs::Halves },
+            rope_pairs: family.rope_pairs(),
             rope_dim,
             rope_base: keys.number("rope.freq_base")?.unwrap_or(10_000.0).max(1.0),
             rope_base_local: match family {

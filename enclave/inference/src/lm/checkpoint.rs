@@ -188,7 +188,7 @@ impl Architecture {
             vocab_size: count("vocab_size", c.vocab_size, 1 << 24)?,
             seq_len,
             epsilon: narrow(number("rms_norm_eps", c.rms_norm_eps.unwrap_or(1e-6))?),
-            rope_pairs: if family == Family::Llama { RopePairs::Adjacent } else { RopePairs::Halves },
+            rope_pairs: family.rope_pairs(),
             rope_dim,
             rope_base: base,
             rope_base_local: match family {

@@ -1,8 +1,8 @@
 //! Text to tokens and back.
 //!
-//! What: byte-level BPE, SentencePiece-style BPE and unigram, and WordPiece, of GGUF files and `tokenizer.json`. Why: the model's numbers mean
-//! nothing without exactly the tokens it was trained on. Flow: special tokens are cut out of the text; the pieces
-//! between them are normalised, split and merged. Trust: the vocabulary is a stranger's; every id is looked at before
+//! What: byte-level BPE, SentencePiece-style BPE and unigram, and WordPiece, of GGUF files and `tokenizer.json`. Why: the
+//! model's numbers mean nothing without exactly the tokens it was trained on. Flow: special tokens are cut out of the
+//! text; the pieces between them are normalised, split and merged. Trust: the vocabulary is a stranger's; every id is looked at before
 //! use, and memory grows with the file and the text only.
 
 mod bpe;
