@@ -78,10 +78,12 @@ pub fn request_hash(challenge: &[u8; 32], request: &[u8]) -> Digest {
     hash(&input)
 }
 
-/// Digest of what shaped an answer beside the request: for a dense network nothing but its kind.
+/// Digest of what shaped an answer to `path` beside request and model: nothing but the kind of interface. A language
+/// model's answer holds the seed that was drawn for it, if any.
 #[must_use]
-pub fn dense_parameters() -> Digest {
-    labelled_hash("adyton/v1/parameters", b"dense")
+pub fn parameters(path: &str) -> Digest {
+    let kind: &[u8] = if path.starts_with("/v1/") { b"language" } else { b"dense" };
+    labelled_hash("adyton/v1/parameters", kind)
 }
 
 /// What counts as the request of an answer: method, path and body, each delimited.

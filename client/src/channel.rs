@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use adyton_attestation::Platform;
 use adyton_attestation::commit::{Digest, hash};
-use adyton_attestation::receipt::{Receipt, dense_parameters, request_bytes, request_hash};
+use adyton_attestation::receipt::{Receipt, parameters, request_bytes, request_hash};
 use adyton_attestation::session::{Asking, Hello, MAX_ANSWER_LEN, Mode, Session, Trust};
 use adyton_broker::now;
 use adyton_channel::Peer;
@@ -140,13 +140,35 @@ impl Channel {
     /// [`ClientError`]: session over, connection lost, refused, or a receipt that is missing or for something else.
     pub async fn ask(&mut self, path: &str, body: Vec<u8>) -> Result<Answered, ClientError> {
         self.alive()?;
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let reply = self.call.send(Method::POST, path, headers, body.clone(), MAX_RESPONSE_LEN).await?;
+        let reply =
+            self.call.send(Method::POST, path, json_headers(), body.clone(), MAX_RESPONSE_LEN).await?;
+        self.answered(path, body, &reply)
+    }
+
+    /// As [`Channel::ask`] for an answer that comes little by little. `each` sees the pieces as the attested enclave sends
+    /// them; only with the receipt is the answer whole.
+    ///
+    /// # Errors
+    /// As [`Channel::ask`].
+    pub async fn ask_streaming(
+        &mut self,
+        path: &str,
+        body: Vec<u8>,
+        each: impl FnMut(&[u8]),
+    ) -> Result<Answered, ClientError> {
+        self.alive()?;
+        let (method, headers) = (Method::POST, json_headers());
+        let reply =
+            self.call.send_streaming(method, path, headers, body.clone(), MAX_RESPONSE_LEN, each).await?;
+        self.answered(path, body, &reply)
+    }
+
+    /// Verifies the receipt of an answer.
+    fn answered(&mut self, path: &str, body: Vec<u8>, reply: &Reply) -> Result<Answered, ClientError> {
         if reply.status != StatusCode::OK {
-            return Err(status_error(&reply));
+            return Err(status_error(reply));
         }
-        let receipt = receipt_of(&reply).ok_or(ClientError::Receipt("the answer has none"))?;
+        let receipt = receipt_of(reply).ok_or(ClientError::Receipt("the answer has none"))?;
         let exchange = Exchange {
             method: "POST".into(),
             path: path.into(),
@@ -183,12 +205,16 @@ impl Exchange {
                 "it is for another request or session",
             ),
             (receipt.response == hash(&self.response), "it is for another answer"),
-            (receipt.parameters == dense_parameters(), "it is for other parameters"),
+            (receipt.parameters == parameters(&self.path), "it is for other parameters"),
             (receipt.sequence == sequence, "its number is not the next one"),
             (receipt.previous == *previous, "it does not follow the one before"),
         ];
         holds.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, why)| Err(why))
     }
+}
+
+fn json_headers() -> HeaderMap {
+    HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))])
 }
 
 fn receipt_of(reply: &Reply) -> Option<Vec<u8>> {
@@ -200,7 +226,11 @@ fn receipt_of(reply: &Reply) -> Option<Vec<u8>> {
 pub(crate) fn status_error(reply: &Reply) -> ClientError {
     let sentence = serde_json::from_slice::<serde_json::Value>(&reply.body)
         .ok()
-        .and_then(|value| value.get("error").and_then(|error| error.as_str().map(str::to_owned)))
+        .and_then(|value| {
+            let error = value.get("error")?;
+            // In OpenAI's shape the sentence lies one deeper.
+            error.as_str().or_else(|| error.get("message")?.as_str()).map(str::to_owned)
+        })
         .unwrap_or_default();
     let message = sentence.chars().filter(|char| !char.is_control()).take(200).collect();
     ClientError::Status { status: reply.status.as_u16(), message }

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test harness: a failed step is a failed test")]
 
+mod language;
 mod machine;
 mod process;
 mod search;
@@ -12,6 +13,7 @@ mod site;
 mod stolen;
 mod tap;
 
+pub use language::{greedy_answer, language_canary, language_model};
 pub use machine::{Machine, Tools, change_description, change_file};
 pub use process::{Outcome, Running, children, program};
 pub use search::{holds, memory};

@@ -6,7 +6,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use adyton_tests::{CANARY_VERSION, Machine, canary_weights, change_description, change_file, holds, memory};
+use adyton_tests::{
+    CANARY_VERSION, Machine, canary_weights, change_description, change_file, greedy_answer, holds,
+    language_canary, language_model, memory,
+};
 
 #[test]
 fn a_predicted_machine_boots_attests_serves_and_stops() {
@@ -195,6 +198,48 @@ fn nothing_of_prompt_answer_key_or_weights_reaches_the_machines_host() {
     for log in [&host.log, &broker.log] {
         places.push((log.display().to_string(), fs::read(log).unwrap()));
     }
+    for (place, bytes) in &places {
+        for (canary, needle) in &canaries {
+            assert!(!holds(bytes, needle), "{canary} found in {place}");
+        }
+    }
+}
+
+/// A language model in a machine: its weights are read chunk by chunk, its answer is the engine's own, and nothing of
+/// either crosses in the clear.
+#[test]
+fn a_machine_generates_text() {
+    const PROMPT: &str = "canary-prompt-51a7d0c2";
+    let Some(machine) = Machine::new() else { return };
+    let site = &machine.site;
+    let model = language_model();
+    fs::write(site.path("model.gguf"), &model).unwrap();
+    site.seal("model.gguf");
+    machine.record_crossings();
+    let (broker, host) = (site.start_broker(), site.start_host());
+    machine.wait_until_accepted(&host);
+    let url = site.url();
+    let arguments =
+        ["complete", &url, "--prompt", PROMPT, "--max-tokens", "24", "--temperature", "0", "--json"];
+    let answer = site.succeed(&arguments).json();
+    let said = greedy_answer(PROMPT, 24);
+    assert_eq!(
+        (&answer["answers"][0]["text"], &answer["receipts_verified"]),
+        (&said.as_str().into(), &1.into())
+    );
+
+    let crossed = fs::read(site.path("run/one/crossed.bin")).unwrap();
+    assert!(crossed.len() > model.len(), "the sealed file crossed: {}", crossed.len());
+    let mut places = vec![("crossing".to_owned(), crossed), ("host memory".to_owned(), memory(host.pid()))];
+    for log in [&host.log, &broker.log] {
+        places.push((log.display().to_string(), fs::read(log).unwrap()));
+    }
+    let canaries: [(&str, &[u8]); 4] = [
+        ("weights", language_canary(&model)),
+        ("prompt", PROMPT.as_bytes()),
+        ("answer", &said.as_bytes()[..20]),
+        ("chat template", b"im_start"),
+    ];
     for (place, bytes) in &places {
         for (canary, needle) in &canaries {
             assert!(!holds(bytes, needle), "{canary} found in {place}");

@@ -10,10 +10,10 @@ use std::time::Duration;
 use adyton_attestation::commit::Digest;
 use adyton_attestation::session::Connection;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper::body::{Body, Bytes};
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::client::conn::http2::SendRequest;
 use hyper::http::uri::PathAndQuery;
-use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use rustls::pki_types::ServerName;
@@ -153,25 +153,72 @@ impl Call {
         body: impl Into<Bytes>,
         max_len: usize,
     ) -> Result<Reply, CallError> {
-        let mut request = Request::new(Full::new(body.into()));
-        *request.method_mut() = method;
-        *request.headers_mut() = headers;
-        *request.uri_mut() = uri(path)?;
+        let limit = self.timeout;
+        let late = self.late();
         let exchange = async {
-            self.sender.ready().await.map_err(|error| CallError::Lost(error.to_string()))?;
-            let answer = self
-                .sender
-                .send_request(request)
-                .await
-                .map_err(|error| CallError::Lost(error.to_string()))?;
-            let (parts, body) = answer.into_parts();
+            let (parts, body) = self.begin(method, path, headers, body.into()).await?.into_parts();
             let (body, trailers) = read_body(body, max_len).await?;
             Ok(Reply { status: parts.status, headers: parts.headers, body, trailers })
         };
-        let seconds = self.timeout.as_secs();
-        timeout(self.timeout, exchange)
-            .await
-            .map_err(|_| CallError::Timeout { address: self.address.clone(), seconds })?
+        timeout(limit, exchange).await.map_err(|_| late)?
+    }
+
+    /// [`Call::send`] for an answer that comes little by little: `each` sees every piece of a good one at once, and the
+    /// time to answer begins anew with each.
+    ///
+    /// # Errors
+    /// As [`Call::send`].
+    pub async fn send_streaming(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: impl Into<Bytes>,
+        max_len: usize,
+        mut each: impl FnMut(&[u8]),
+    ) -> Result<Reply, CallError> {
+        let limit = self.timeout;
+        let late = self.late();
+        let Ok(begun) = timeout(limit, self.begin(method, path, headers, body.into())).await else {
+            return Err(late);
+        };
+        let (parts, mut body) = begun?.into_parts();
+        let (mut whole, mut trailers) = (Vec::new(), None);
+        loop {
+            let Ok(frame) = timeout(limit, body.frame()).await else { return Err(late) };
+            let Some(frame) = frame else { break };
+            match frame.map_err(|error| CallError::Lost(error.to_string()))?.into_data() {
+                Ok(data) if data.len() > max_len - whole.len() => return Err(CallError::TooLong(max_len)),
+                Ok(data) => {
+                    whole.extend_from_slice(&data);
+                    if parts.status == StatusCode::OK {
+                        each(&data);
+                    }
+                }
+                Err(frame) => trailers = frame.into_trailers().ok(),
+            }
+        }
+        Ok(Reply { status: parts.status, headers: parts.headers, body: whole.into(), trailers })
+    }
+
+    fn late(&self) -> CallError {
+        CallError::Timeout { address: self.address.clone(), seconds: self.timeout.as_secs() }
+    }
+
+    async fn begin(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, CallError> {
+        let lost = |error: hyper::Error| CallError::Lost(error.to_string());
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.headers_mut() = headers;
+        *request.uri_mut() = uri(path)?;
+        self.sender.ready().await.map_err(lost)?;
+        self.sender.send_request(request).await.map_err(lost)
     }
 
     /// [`Call::send`] for the messages of the flows: `POST`, CBOR in, bytes out.

@@ -1,6 +1,7 @@
 //! The command line: one module for each audience's verbs, one for what they print.
 
 mod broker;
+mod chat;
 mod endorse;
 mod event_log;
 mod evidence;
@@ -48,6 +49,10 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Verify, then send rows and check the receipts of the answers.
     Predict(predict::PredictArgs),
+    /// Verify, then talk with a language model and check the receipts of its answers.
+    Chat(chat::ChatArgs),
+    /// Verify, then let a language model continue a text.
+    Complete(chat::CompleteArgs),
     /// Look at saved evidence, or judge it.
     #[command(subcommand)]
     Evidence(evidence::EvidenceCommand),
@@ -80,6 +85,8 @@ impl Cli {
         let printed = match self.command {
             Command::Verify(args) => block_on(verify::run(&args)),
             Command::Predict(args) => block_on(predict::run(&args)),
+            Command::Chat(args) => block_on(chat::run(&args, &output)),
+            Command::Complete(args) => block_on(chat::complete(&args, &output)),
             Command::Evidence(command) => evidence::run(&command),
             Command::Receipt(command) => receipt::run(&command),
             Command::Measure(command) => measure::run(&command),

@@ -119,6 +119,15 @@ impl Output {
         self.json_progress
     }
 
+    /// Prints part of an answer as it comes; with `--json` it comes at the end.
+    pub(crate) fn say(&self, text: &str) {
+        if !self.json {
+            let mut out = std::io::stdout().lock();
+            // A reader that went away is told by the exit status of what it started, not by us.
+            let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        }
+    }
+
     /// Prints the outcome and gives the exit status.
     pub(crate) fn finish(&self, outcome: Result<Printed, Failure>) -> ExitCode {
         let (code, json, text, errors) = match outcome {

@@ -92,7 +92,13 @@ pub(crate) async fn run(args: &PredictArgs) -> Result<Printed, Failure> {
         None => served_model(&mut channel).await?,
     };
     let bytes = channel.get(&format!("/v2/models/{name}")).await?;
-    let metadata: Metadata = serde_json::from_slice(&bytes).map_err(|_| malformed("the model's metadata"))?;
+    let value: Value = serde_json::from_slice(&bytes).map_err(|_| malformed("the model's metadata"))?;
+    if value["platform"] == "adyton_language" {
+        return Err(Failure::own(format!(
+            "{name} is a language model: use `adyton chat` or `adyton complete`"
+        )));
+    }
+    let metadata: Metadata = serde_json::from_value(value).map_err(|_| malformed("the model's metadata"))?;
     let rows = read_rows(args, &metadata)?;
     let mut outputs = Vec::new();
     let mut exchanges = Vec::new();

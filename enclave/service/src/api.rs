@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use adyton_inference::dense::Scratch;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use zeroize::Zeroize as _;
 
-use crate::load::Served;
+use crate::load::{Dense, Model, Served};
 
 /// Why a prediction is refused: an HTTP status and a fixed sentence; nothing of the request is repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,14 +54,23 @@ struct Labels<'a> {
 
 /// The metadata of the model, as `GET /v2/models/{name}` answers it.
 pub(crate) fn metadata(served: &Served) -> serde_json::Value {
-    serde_json::json!({
+    let (platform, inputs, outputs) = match &served.model {
+        Model::Dense(dense) => (
+            "adyton_dense",
+            json!([{"name": "features", "datatype": "FP32", "shape": [-1, dense.network.inputs()],
+                    "parameters": {"names": dense.feature_names}}]),
+            json!([{"name": "outputs", "datatype": "FP32", "shape": [-1, dense.network.outputs()],
+                    "parameters": {"labels": dense.labels}}]),
+        ),
+        // Asked by /v1/completions and /v1/chat/completions, not by tensors.
+        Model::Language(_) => ("adyton_language", json!([]), json!([])),
+    };
+    json!({
         "name": served.description.model_name,
         "versions": [served.description.version],
-        "platform": "adyton_dense",
-        "inputs": [{"name": "features", "datatype": "FP32", "shape": [-1, served.network.inputs()],
-                    "parameters": {"names": served.feature_names}}],
-        "outputs": [{"name": "outputs", "datatype": "FP32", "shape": [-1, served.network.outputs()],
-                     "parameters": {"labels": served.labels}}],
+        "platform": platform,
+        "inputs": inputs,
+        "outputs": outputs,
     })
 }
 
@@ -73,13 +83,16 @@ thread_local! {
 pub(crate) fn infer(served: &Arc<Served>, body: &[u8], max_rows: usize) -> Result<Vec<u8>, Refusal> {
     let malformed =
         Refusal(400, "the request is not an inference request with one FP32 input [rows, features]");
+    let Model::Dense(dense) = &served.model else {
+        return Err(Refusal(404, "a language model is asked by /v1/completions or /v1/chat/completions"));
+    };
     let mut request: InferRequest = serde_json::from_slice(body).map_err(|_| malformed)?;
     let [input] = request.inputs.as_mut_slice() else { return Err(malformed) };
     let [rows, features] = *input.shape.as_slice() else { return Err(malformed) };
     if input.datatype != "FP32" || rows.checked_mul(features) != Some(input.data.len()) {
         return Err(malformed);
     }
-    if features != served.network.inputs() {
+    if features != dense.network.inputs() {
         return Err(Refusal(400, "the rows do not have as many features as the model has inputs"));
     }
     if rows == 0 || rows > max_rows {
@@ -88,13 +101,19 @@ pub(crate) fn infer(served: &Arc<Served>, body: &[u8], max_rows: usize) -> Resul
     // `null` is a missing value: NaN, which only a model that imputes accepts.
     let mut values: Vec<f32> = input.data.iter().map(|value| value.unwrap_or(f32::NAN)).collect();
     input.data.iter_mut().for_each(|value| *value = None);
-    let result = compute(served, rows, &values, request.id.take());
+    let result = compute(served, dense, rows, &values, request.id.take());
     values.zeroize();
     result
 }
 
-fn compute(served: &Served, rows: usize, values: &[f32], id: Option<String>) -> Result<Vec<u8>, Refusal> {
-    let network = &served.network;
+fn compute(
+    served: &Served,
+    dense: &Dense,
+    rows: usize,
+    values: &[f32],
+    id: Option<String>,
+) -> Result<Vec<u8>, Refusal> {
+    let network = &dense.network;
     network
         .verify_rows(values)
         .map_err(|_| Refusal(400, "a value is infinite, or missing where the model does not fill it in"))?;
@@ -105,7 +124,7 @@ fn compute(served: &Served, rows: usize, values: &[f32], id: Option<String>) -> 
         computed
     });
     computed.map_err(|_| Refusal(500, "internal error"))?;
-    let labels = (!served.labels.is_empty()).then_some(Labels { labels: &served.labels });
+    let labels = (!dense.labels.is_empty()).then_some(Labels { labels: &dense.labels });
     let output = Output {
         name: "outputs",
         shape: [rows, network.outputs()],

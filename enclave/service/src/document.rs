@@ -11,6 +11,8 @@ use crate::transport::Address;
 
 /// Longest launch document, bytes.
 pub(crate) const MAX_DOCUMENT_LEN: usize = 64 << 10;
+const MAX_THREADS: usize = 1024;
+const MAX_LANGUAGE_LIMIT: usize = 1 << 30;
 
 /// The parsed launch document (TOML; unknown keys are errors).
 #[derive(Debug, Clone, Deserialize)]
@@ -32,6 +34,9 @@ pub struct LaunchDocument {
     /// Bounds on what clients may use.
     #[serde(default)]
     pub limits: Limits,
+    /// Bounds of a language model, where one is served.
+    #[serde(default)]
+    pub language: LanguageLimits,
 }
 
 /// How the model key arrives (SPEC, section 6).
@@ -78,6 +83,28 @@ impl Default for Limits {
     }
 }
 
+/// Bounds of a language model.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LanguageLimits {
+    /// Computing threads; without it one for each processor.
+    pub threads: Option<usize>,
+    /// Positions of all answers together whose keys and values are held.
+    pub positions: usize,
+    /// Answers computed at once.
+    pub running: usize,
+    /// Requests that wait for one of these.
+    pub waiting: usize,
+    /// Tokens of one answer.
+    pub max_tokens: usize,
+}
+
+impl Default for LanguageLimits {
+    fn default() -> Self {
+        Self { threads: None, positions: 16_384, running: 16, waiting: 64, max_tokens: 4096 }
+    }
+}
+
 fn hex32<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
     let text = String::deserialize(deserializer)?;
     let mut digest = [0; 32];
@@ -106,10 +133,20 @@ impl LaunchDocument {
         }
         let Limits { max_connections, max_request_bytes, max_buffered_bytes, max_rows, max_parallel } =
             document.limits;
-        if [max_connections, max_request_bytes, max_buffered_bytes, max_rows, max_parallel].contains(&0) {
+        let LanguageLimits { threads, positions, running, waiting, max_tokens } = document.language;
+        let language = [threads.unwrap_or(1), positions, running, waiting, max_tokens];
+        let limits = [max_connections, max_request_bytes, max_buffered_bytes, max_rows, max_parallel];
+        if limits.contains(&0) || language.contains(&0) {
             return Err(wrong(
                 "a limit of 0 would refuse everything; leave the key out for the default".into(),
             ));
+        }
+        if language.iter().any(|limit| *limit > MAX_LANGUAGE_LIMIT)
+            || threads.is_some_and(|n| n > MAX_THREADS)
+        {
+            return Err(wrong(format!(
+                "[language] takes at most {MAX_THREADS} threads, and {MAX_LANGUAGE_LIMIT} of everything else"
+            )));
         }
         if max_buffered_bytes < max_request_bytes || u32::try_from(max_request_bytes).is_err() {
             return Err(wrong(
@@ -140,6 +177,9 @@ pub(crate) mod tests {
         assert!(wrong(&PUSH.replace("version = 1", "version = 2")).contains("version 2"));
         assert!(wrong(&format!("debug = true\n{PUSH}")).contains("debug"));
         assert!(wrong(&format!("{PUSH}[limits]\nmax_rows = 0\n")).contains("limit of 0"));
+        assert!(wrong(&format!("{PUSH}[language]\nrunning = 0\n")).contains("limit of 0"));
+        assert!(wrong(&format!("{PUSH}[language]\nthreads = 1025\n")).contains("1024 threads"));
+        assert!(wrong(&format!("{PUSH}[language]\npositions = 2000000000\n")).contains("1073741824"));
         assert!(wrong(&format!("{PUSH}[limits]\nmax_buffered_bytes = 1\n")).contains("max_buffered_bytes"));
         assert!(wrong(&PUSH.replace("'push'", "'pull'")).contains("broker"));
         assert!(wrong(&PUSH.replace("0101'", "01'")).contains("64 hexadecimal"));

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::document::{LaunchDocument, Release};
 use crate::keys::{KEYSET_LIFE_S, Keys};
 use crate::lease::Lease;
-use crate::load::Served;
+use crate::load::{Model, Served};
 use crate::release::{Opened, pull};
 use crate::{EnclaveError, fetch, serve, version};
 
@@ -186,7 +186,7 @@ impl Shared {
     pub(crate) async fn install(&self, opened: Opened) -> Result<(), EnclaveError> {
         let Opened { prepared, admission, lease_s, since, .. } = opened;
         if self.model().is_none() {
-            let served = prepared.load(*self.manifest.id()).await?;
+            let served = prepared.load(*self.manifest.id(), self.document.language).await?;
             *self.model.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(served));
         }
         self.lease.renew(since, lease_s);
@@ -198,7 +198,11 @@ impl Shared {
     fn wipe(&self, why: &str) {
         let model = self.model.write().unwrap_or_else(PoisonError::into_inner).take();
         self.admission.write().unwrap_or_else(PoisonError::into_inner).clear();
-        if model.is_some() {
+        if let Some(model) = model {
+            // Answers on their way hold the model; they are broken off rather than waited for.
+            if let Model::Language(language) = &model.model {
+                language.end();
+            }
             tracing::info!("model wiped: {why}");
         }
     }

@@ -1,4 +1,4 @@
-//! From a released key to a model that answers: names, sealed file, plaintext root, network.
+//! From a released key to a model that answers: names, sealed file, plaintext root, network or language model.
 
 use adyton_attestation::commit::Digest;
 use adyton_attestation::manifest::{Description, Manifest, VerifiedManifest};
@@ -8,13 +8,26 @@ use adyton_vault::hidden::open_hidden;
 use adyton_vault::{FileClaims, Header, Kek, Opener, model_binding};
 
 use crate::EnclaveError;
+use crate::document::LanguageLimits;
 use crate::fetch::{self, BlockingBody};
+use crate::language::{self, Language};
 use crate::transport::Address;
 
 /// A model that was proven to be the manifest's.
 pub(crate) struct Served {
     pub(crate) description: Description,
     pub(crate) manifest_id: Digest,
+    pub(crate) model: Model,
+}
+
+/// What a sealed file holds.
+pub(crate) enum Model {
+    Dense(Dense),
+    Language(Box<Language>),
+}
+
+/// A dense network with the names of its columns.
+pub(crate) struct Dense {
     pub(crate) network: Network,
     pub(crate) feature_names: Vec<String>,
     pub(crate) labels: Vec<String>,
@@ -34,7 +47,7 @@ pub(crate) async fn prepare(
     kek: Kek,
 ) -> Result<Prepared, EnclaveError> {
     let [file] = manifest.manifest().files.as_slice() else {
-        return Err(EnclaveError::Unservable("a dense model has exactly one file"));
+        return Err(EnclaveError::Unservable("a model has exactly one file"));
     };
     let description = describe(&kek, manifest.manifest())?;
     let mut body = fetch::sealed_file(files, &file.file_id).await?;
@@ -70,8 +83,12 @@ fn describe(kek: &Kek, manifest: &Manifest) -> Result<Description, EnclaveError>
 }
 
 impl Prepared {
-    /// Decrypts and verifies every chunk, then builds the network; the plaintext file is wiped before this returns.
-    pub(crate) async fn load(mut self, manifest_id: Digest) -> Result<Served, EnclaveError> {
+    /// Decrypts and verifies every chunk, then builds the model; the plaintext file is wiped before this returns.
+    pub(crate) async fn load(
+        mut self,
+        manifest_id: Digest,
+        limits: LanguageLimits,
+    ) -> Result<Served, EnclaveError> {
         let loaded = tokio::task::spawn_blocking(move || {
             let plaintext = self.opener.open_stream(&mut self.body, None, &mut |_| ())?;
             tracing::info!(
@@ -79,17 +96,22 @@ impl Prepared {
                 locked = plaintext.is_locked(),
                 "sealed model opened and verified"
             );
-            let model = DenseModel::from_bytes(plaintext.expose())?;
-            let network = Network::new(&model)?;
-            let names = model.names();
-            Ok(Served {
-                description: self.description,
-                manifest_id,
-                network,
-                feature_names: names.features.clone(),
-                labels: names.labels.clone(),
-            })
+            let model = if plaintext.expose().starts_with(language::MAGIC) {
+                Model::Language(Box::new(Language::load(plaintext.expose(), limits)?))
+            } else {
+                Model::Dense(Dense::load(plaintext.expose())?)
+            };
+            Ok(Served { description: self.description, manifest_id, model })
         });
         loaded.await.map_err(std::io::Error::other)?
+    }
+}
+
+impl Dense {
+    fn load(file: &[u8]) -> Result<Self, EnclaveError> {
+        let model = DenseModel::from_bytes(file)?;
+        let network = Network::new(&model)?;
+        let names = model.names();
+        Ok(Self { network, feature_names: names.features.clone(), labels: names.labels.clone() })
     }
 }

@@ -1,34 +1,35 @@
 //! The TLS port and what is answered on it.
 
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use adyton_attestation::SIMULATED_NOTICE;
-use adyton_attestation::receipt::request_bytes;
 use adyton_attestation::release::MAX_MESSAGE_LEN;
 use adyton_attestation::session::MAX_HELLO_LEN;
 use adyton_channel::http::{ServerStream, accept, read_body, serving};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use futures_util::stream;
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, BoxStream};
 use http_body_util::StreamBody;
 use hyper::body::{Body, Bytes, Frame, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::EnclaveError;
 use crate::api::{Refusal, infer, metadata};
 use crate::document::Release;
 use crate::enclave::Shared;
 use crate::load::Served;
 use crate::session::{AttestRefusal, Session};
 use crate::transport::{Listener, Stream};
+use crate::{EnclaveError, openai};
 
 const ATTEST_PATH: &str = "/.well-known/adyton/attest";
 const RELEASE_PATH: &str = "/.well-known/adyton/release/";
@@ -98,8 +99,7 @@ async fn converse(stream: ServerStream<Stream>, session: Arc<Session>, over: Can
     let _ = tokio::time::timeout(GRACE, serving).await;
 }
 
-type FrameStream = stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, Infallible>>>;
-type Answer = Response<StreamBody<FrameStream>>;
+pub(crate) type Answer = Response<StreamBody<BoxStream<'static, io::Result<Frame<Bytes>>>>>;
 
 async fn answer(request: Request<Incoming>, session: Arc<Session>) -> Answer {
     let simulated = session.shared.simulated;
@@ -167,6 +167,9 @@ async fn push(verb: &str, body: Incoming, session: &Session) -> Answer {
 }
 
 async fn model(method: &Method, path: &str, body: Incoming, session: Arc<Session>) -> Answer {
+    if let Some(verb) = path.strip_prefix("/v1/") {
+        return openai::answer(method, verb, path, body, session).await;
+    }
     let Some(served) = session.shared.model() else {
         return refuse(Refusal(503, "no model is released to this enclave (yet)"));
     };
@@ -194,20 +197,9 @@ async fn model(method: &Method, path: &str, body: Incoming, session: Arc<Session
 
 async fn predict(path: &str, body: Incoming, session: &Session, served: Arc<Served>) -> Answer {
     let (shared, limits) = (&session.shared, session.shared.document.limits);
-    // The body is read only when there is room for it: callers together cannot take more memory than the limit.
-    let announced = body.size_hint().upper().unwrap_or(u64::MAX);
-    let room = usize::try_from(announced).unwrap_or(usize::MAX).min(limits.max_request_bytes);
-    let waiting = shared.buffered.acquire_many(u32::try_from(room).unwrap_or(u32::MAX));
-    let Ok(Ok(_room)) = tokio::time::timeout(BUFFER_DEADLINE, waiting).await else {
-        return refuse(Refusal(503, "too many requests are held at the moment; try again"));
-    };
-    let reading = tokio::time::timeout(BODY_DEADLINE, read_body(body, limits.max_request_bytes));
-    let message = match reading.await {
-        Ok(Ok((message, _))) => message,
-        Ok(Err(_)) => {
-            return refuse(Refusal(413, "the request is longer than this service allows, or was cut off"));
-        }
-        Err(_) => return refuse(Refusal(408, "the request took too long to arrive")),
+    let (message, _room) = match receive(body, shared).await {
+        Ok(received) => received,
+        Err(refusal) => return refuse(refusal),
     };
     let Ok(permit) = shared.parallel.acquire().await else {
         return refuse(Refusal(503, "the enclave is stopping"));
@@ -218,16 +210,36 @@ async fn predict(path: &str, body: Incoming, session: &Session, served: Arc<Serv
     drop(permit);
     match computed {
         Ok(Ok(response)) => {
-            let request = request_bytes("POST", path, &message);
-            let receipt = session.receipt(&served, &request, &response).await;
-            bytes(StatusCode::OK, "application/json", response, receipt)
+            let receipt = session.receipt(&served, (path, &message), &response).await;
+            bytes(StatusCode::OK, "application/json", response, receipt.as_deref())
         }
         Ok(Err(refusal)) => refuse(refusal),
         Err(_) => refuse(Refusal(500, "internal error")),
     }
 }
 
-fn json(status: StatusCode, text: impl Into<String>) -> Answer {
+/// The whole body of a request, and the room it takes.
+pub(crate) async fn receive(
+    body: Incoming,
+    shared: &Shared,
+) -> Result<(Bytes, SemaphorePermit<'_>), Refusal> {
+    let limits = shared.document.limits;
+    // The body is read only when there is room for it: callers together cannot take more memory than the limit.
+    let announced = body.size_hint().upper().unwrap_or(u64::MAX);
+    let room = usize::try_from(announced).unwrap_or(usize::MAX).min(limits.max_request_bytes);
+    let waiting = shared.buffered.acquire_many(u32::try_from(room).unwrap_or(u32::MAX));
+    let Ok(Ok(room)) = tokio::time::timeout(BUFFER_DEADLINE, waiting).await else {
+        return Err(Refusal(503, "too many requests are held at the moment; try again"));
+    };
+    let reading = tokio::time::timeout(BODY_DEADLINE, read_body(body, limits.max_request_bytes));
+    match reading.await {
+        Ok(Ok((message, _))) => Ok((message, room)),
+        Ok(Err(_)) => Err(Refusal(413, "the request is longer than this service allows, or was cut off")),
+        Err(_) => Err(Refusal(408, "the request took too long to arrive")),
+    }
+}
+
+pub(crate) fn json(status: StatusCode, text: impl Into<String>) -> Answer {
     bytes(status, "application/json", text.into().into_bytes(), None)
 }
 
@@ -237,15 +249,16 @@ fn refuse(Refusal(status, sentence): Refusal) -> Answer {
 }
 
 /// A whole answer; the receipt, if any, follows the body as the last frame.
-fn bytes(status: StatusCode, kind: &'static str, body: Vec<u8>, receipt: Option<Vec<u8>>) -> Answer {
+pub(crate) fn bytes(status: StatusCode, kind: &'static str, body: Vec<u8>, receipt: Option<&[u8]>) -> Answer {
     let mut frames = vec![Ok(Frame::data(Bytes::from(body)))];
-    if let Some(value) = receipt.and_then(|receipt| HeaderValue::try_from(BASE64.encode(receipt)).ok()) {
-        let mut trailers = HeaderMap::new();
-        trailers.insert(RECEIPT_TRAILER, value);
-        frames.push(Ok(Frame::trailers(trailers)));
-    }
-    let mut response = Response::new(StreamBody::new(stream::iter(frames)));
+    frames.extend(receipt.and_then(trailers).map(|trailers| Ok(Frame::trailers(trailers))));
+    let mut response = Response::new(StreamBody::new(stream::iter(frames).boxed()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
+}
+
+pub(crate) fn trailers(receipt: &[u8]) -> Option<HeaderMap> {
+    let value = HeaderValue::try_from(BASE64.encode(receipt)).ok()?;
+    Some(HeaderMap::from_iter([(HeaderName::from_static(RECEIPT_TRAILER), value)]))
 }

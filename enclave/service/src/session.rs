@@ -1,15 +1,16 @@
 //! One connection: nothing but flow S is answered before flow S, and each answer gets a receipt after it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use adyton_attestation::commit::{Digest, hash};
-use adyton_attestation::receipt::{Receipt, dense_parameters, request_hash};
+use adyton_attestation::receipt::{Receipt, parameters, request_bytes, request_hash};
 use adyton_attestation::session::{Answer, Connection, Mode, Received};
 use tokio::sync::Mutex;
 
 use crate::EnclaveError;
 use crate::enclave::Shared;
-use crate::load::Served;
+use crate::load::{Model, Served};
 use crate::release::Push;
 
 /// Fresh evidence costs a hardware call: one connection gets so many.
@@ -20,6 +21,8 @@ const MAX_ANSWERS: u64 = 10_000;
 /// The state of one connection.
 pub(crate) struct Session {
     pub(crate) shared: Arc<Shared>,
+    /// A number of this connection alone: nothing computed for it is used for another.
+    pub(crate) tenant: u64,
     connection: Connection,
     state: Mutex<State>,
     push: Mutex<Push>,
@@ -44,7 +47,9 @@ pub(crate) enum AttestRefusal {
 
 impl Session {
     pub(crate) fn new(shared: Arc<Shared>, connection: Connection) -> Self {
-        Self { shared, connection, state: Mutex::default(), push: Mutex::default() }
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let tenant = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self { shared, tenant, connection, state: Mutex::default(), push: Mutex::default() }
     }
 
     /// Flow S: answers S1 with S2. A later S1 on the same connection begins anew, with its own chain of receipts.
@@ -94,15 +99,21 @@ impl Session {
         state.challenge.is_some() && state.answers < MAX_ANSWERS
     }
 
-    /// Signs the receipt of one answer and links it to the one before.
-    pub(crate) async fn receipt(&self, served: &Served, request: &[u8], response: &[u8]) -> Option<Vec<u8>> {
+    /// Signs the receipt of one answer to a `POST` of `body` to `path` and links it to the one before.
+    pub(crate) async fn receipt(
+        &self,
+        served: &Served,
+        (path, body): (&str, &[u8]),
+        response: &[u8],
+    ) -> Option<Vec<u8>> {
+        let request = request_bytes("POST", path, body);
         let mut state = self.state.lock().await;
         let receipt = Receipt {
             keyset_id: self.shared.keys.keyset_id,
             manifest_id: served.manifest_id,
-            request: request_hash(&state.challenge?, request),
+            request: request_hash(&state.challenge?, &request),
             response: hash(response),
-            parameters: dense_parameters(),
+            parameters: parameters(path),
             sequence: state.answers,
             previous: state.last_receipt,
         }
@@ -120,5 +131,14 @@ impl Session {
             self.shared.install(opened).await?;
         }
         Ok(reply)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let model = self.shared.model();
+        if let Some(Model::Language(language)) = model.as_ref().map(|served| &served.model) {
+            language.forget(self.tenant);
+        }
     }
 }

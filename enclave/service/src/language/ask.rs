@@ -1,0 +1,262 @@
+//! Requests as `OpenAI`'s clients write them, with the fields other engines add.
+//!
+//! A field that would change the answer and is not known here is refused: to ignore it would give another answer than
+//! was asked for.
+
+use std::collections::BTreeMap;
+
+use adyton_inference::chat::Message;
+use adyton_inference::lm::{Request, Sampling, StopStrings};
+use adyton_inference::tokenizer::Encode;
+use serde::Deserialize;
+use zeroize::Zeroize as _;
+
+use super::{Form, Generation, Language};
+use crate::api::Refusal;
+
+const MAX_MESSAGES: usize = 4096;
+const MAX_STOPS: usize = 16;
+const MAX_STOP_LEN: usize = 1024;
+const MAX_BIASES: usize = 1024;
+/// What `OpenAI` gives when a completion does not say how much it wants.
+const DEFAULT_TOKENS: usize = 16;
+/// Seeds that every reader of JSON holds exactly.
+const SEED_BITS: u64 = (1 << 53) - 1;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    model: String,
+    prompt: Option<Prompt>,
+    messages: Option<Vec<Turn>>,
+    max_tokens: Option<usize>,
+    max_completion_tokens: Option<usize>,
+    temperature: Option<f32>,
+    top_p: Option<f32>,
+    top_k: Option<usize>,
+    min_p: Option<f32>,
+    typical_p: Option<f32>,
+    repetition_penalty: Option<f32>,
+    presence_penalty: Option<f32>,
+    frequency_penalty: Option<f32>,
+    logit_bias: Option<BTreeMap<u32, f32>>,
+    seed: Option<i64>,
+    stop: Option<Stops>,
+    #[serde(default)]
+    stream: bool,
+    stream_options: Option<StreamOptions>,
+    n: Option<usize>,
+    /// Says who the client's own user is; nobody here needs to know.
+    #[serde(rename = "user")]
+    _user: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Prompt {
+    Text(String),
+    Tokens(Vec<u32>),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Turn {
+    role: Role,
+    content: Content,
+    #[serde(rename = "name")]
+    _name: Option<String>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+enum Role {
+    System,
+    Developer,
+    User,
+    Assistant,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Content {
+    Text(String),
+    Parts(Vec<Part>),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, tag = "type", rename_all = "lowercase")]
+enum Part {
+    Text { text: String },
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Stops {
+    One(String),
+    Many(Vec<String>),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StreamOptions {
+    #[serde(default)]
+    include_usage: bool,
+}
+
+/// A request that was understood.
+pub(crate) struct Ask {
+    body: Body,
+    form: Form,
+}
+
+impl Ask {
+    /// Reads the body of a request for `form`.
+    pub(crate) fn parse(body: &[u8], form: Form) -> Result<Self, Refusal> {
+        const MALFORMED: Refusal = Refusal(
+            400,
+            "the request is not understood: a field is missing, of the wrong type, or not known here (docs/clients.md)",
+        );
+        let body: Body = serde_json::from_slice(body).map_err(|_| MALFORMED)?;
+        let fits = match form {
+            Form::Chat => body.messages.is_some() && body.prompt.is_none(),
+            Form::Completion => body.prompt.is_some() && body.messages.is_none(),
+        };
+        if !fits {
+            return Err(MALFORMED);
+        }
+        if body.n.is_some_and(|n| n != 1) {
+            return Err(Refusal(400, "n must be 1: ask again for another answer"));
+        }
+        Ok(Self { body, form })
+    }
+
+    /// The model that is wanted.
+    pub(crate) fn model(&self) -> &str {
+        &self.body.model
+    }
+
+    /// Whether the answer is wanted as it comes.
+    pub(crate) fn stream(&self) -> bool {
+        self.body.stream
+    }
+
+    /// Whether a stream ends with the number of tokens.
+    pub(crate) fn include_usage(&self) -> bool {
+        self.body.stream_options.as_ref().is_some_and(|options| options.include_usage)
+    }
+
+    /// The seed of the answer: the client's, or one drawn here, which the answer then tells.
+    pub(crate) fn seed(&self) -> Result<u64, Refusal> {
+        if let Some(seed) = self.body.seed {
+            return Ok(seed.cast_unsigned());
+        }
+        let mut bytes = [0; 8];
+        getrandom::fill(&mut bytes).map_err(|_| Refusal(500, "internal error"))?;
+        Ok(u64::from_le_bytes(bytes) & SEED_BITS)
+    }
+
+    /// Strings that end the answer.
+    pub(crate) fn stops(&self) -> Result<StopStrings, Refusal> {
+        let stops = match &self.body.stop {
+            None => Vec::new(),
+            Some(Stops::One(stop)) => vec![stop.clone()],
+            Some(Stops::Many(stops)) => stops.clone(),
+        };
+        if stops.len() > MAX_STOPS || stops.iter().any(|stop| stop.len() > MAX_STOP_LEN) {
+            return Err(Refusal(400, "stop takes at most 16 texts of at most 1024 bytes"));
+        }
+        Ok(StopStrings::new(stops))
+    }
+
+    fn sampling(&self, seed: u64) -> Result<Sampling, Refusal> {
+        let body = &self.body;
+        let default = Sampling::default();
+        let within = |value: Option<f32>, default: f32, least: f32, most: f32| {
+            let value = value.unwrap_or(default);
+            let refusal = Refusal(400, "a sampling parameter is out of its range (docs/clients.md)");
+            if (least..=most).contains(&value) { Ok(value) } else { Err(refusal) }
+        };
+        let biases = body.logit_bias.iter().flatten();
+        let logit_bias = biases.map(|(token, bias)| Ok((*token, within(Some(*bias), 0.0, -100.0, 100.0)?)));
+        if body.logit_bias.as_ref().is_some_and(|biases| biases.len() > MAX_BIASES) {
+            return Err(Refusal(400, "logit_bias takes at most 1024 tokens"));
+        }
+        Ok(Sampling {
+            temperature: within(body.temperature, 1.0, 0.0, 2.0)?,
+            top_k: body.top_k.unwrap_or(default.top_k),
+            top_p: within(body.top_p, default.top_p, 0.0, 1.0)?,
+            min_p: within(body.min_p, default.min_p, 0.0, 1.0)?,
+            typical_p: within(body.typical_p, default.typical_p, 0.0, 1.0)?,
+            repetition_penalty: within(body.repetition_penalty, default.repetition_penalty, 0.01, 10.0)?,
+            presence_penalty: within(body.presence_penalty, default.presence_penalty, -2.0, 2.0)?,
+            frequency_penalty: within(body.frequency_penalty, default.frequency_penalty, -2.0, 2.0)?,
+            logit_bias: logit_bias.collect::<Result<_, _>>()?,
+            seed,
+            ..default
+        })
+    }
+
+    fn max_tokens(&self, language: &Language) -> Result<usize, Refusal> {
+        let default = match self.form {
+            Form::Chat => language.max_tokens,
+            Form::Completion => DEFAULT_TOKENS.min(language.max_tokens),
+        };
+        let wanted = self.body.max_completion_tokens.or(self.body.max_tokens).unwrap_or(default);
+        if (1..=language.max_tokens).contains(&wanted) {
+            Ok(wanted)
+        } else {
+            Err(Refusal(400, "max_tokens is not within the limits of this service"))
+        }
+    }
+
+    /// Starts the answer for `tenant`; also tells the number of tokens of the prompt. Texts are wiped once encoded.
+    pub(crate) fn begin(
+        mut self,
+        language: &Language,
+        tenant: u64,
+        seed: u64,
+    ) -> Result<(Generation, usize), Refusal> {
+        let (sampling, max_tokens) = (self.sampling(seed)?, self.max_tokens(language)?);
+        let prompt = match (self.body.prompt.take(), self.body.messages.take()) {
+            (Some(Prompt::Tokens(tokens)), _) => tokens,
+            (Some(Prompt::Text(mut text)), _) => {
+                let options = Encode { add_special: true, parse_special: true };
+                let tokens = language.tokenizer.encode(&text, options);
+                text.zeroize();
+                tokens.map_err(|_| Refusal(400, "the text cannot be encoded"))?
+            }
+            (None, turns) => {
+                let turns = turns.unwrap_or_default();
+                if turns.is_empty() || turns.len() > MAX_MESSAGES {
+                    return Err(Refusal(400, "messages must hold 1 to 4096 turns"));
+                }
+                let mut messages: Vec<Message> = turns.into_iter().map(Turn::into_message).collect();
+                let tokens = language.encode_chat(&messages);
+                messages.iter_mut().for_each(|message| message.content.zeroize());
+                tokens?
+            }
+        };
+        let len = prompt.len();
+        let known = language.tokenizer.vocabulary();
+        if prompt.iter().any(|token| *token as usize >= known.len()) {
+            return Err(Refusal(400, "the prompt has a token that the model does not have"));
+        }
+        let stop_tokens = known.end_of_turn().to_vec();
+        Ok((language.generate(Request { tenant, prompt, max_tokens, stop_tokens, sampling })?, len))
+    }
+}
+
+impl Turn {
+    fn into_message(self) -> Message {
+        let role = match self.role {
+            Role::System | Role::Developer => "system",
+            Role::User => "user",
+            Role::Assistant => "assistant",
+        };
+        let content = match self.content {
+            Content::Text(text) => text,
+            Content::Parts(parts) => parts.into_iter().map(|Part::Text { text }| text).collect(),
+        };
+        Message { role: role.to_owned(), content }
+    }
+}

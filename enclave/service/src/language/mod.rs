@@ -1,0 +1,163 @@
+//! A language model that answers: its tokenizer, its chat template, and the thread that computes for all clients.
+//!
+//! Requests come in the shapes of the `OpenAI` API ([`ask`]) and leave in them ([`answer`]); between, one thread
+//! ([`worker`]) steps the engine, which works on all requests at once. Keys and values of a prompt are used again within
+//! one connection only.
+
+mod answer;
+mod ask;
+mod worker;
+
+use std::sync::Arc;
+use std::thread::available_parallelism;
+
+use adyton_inference::chat::{ChatContext, ChatTemplate, Message};
+use adyton_inference::lm::{Engine, EngineOptions, Model, Options, Request};
+use adyton_inference::tokenizer::{Encode, Tokenizer};
+use adyton_model::gguf::Gguf;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+pub(crate) use answer::{Answering, Form, Part};
+pub(crate) use ask::Ask;
+
+use crate::EnclaveError;
+use crate::api::Refusal;
+use crate::document::LanguageLimits;
+use worker::{Piece, Worker};
+
+/// First bytes of a GGUF file.
+pub(crate) const MAGIC: &[u8; 4] = b"GGUF";
+
+/// A loaded language model. Dropping it ends its thread, which wipes weights and caches.
+pub(crate) struct Language {
+    tokenizer: Tokenizer,
+    template: Option<ChatTemplate>,
+    worker: Worker,
+    /// Requests that run or wait.
+    places: Arc<Semaphore>,
+    /// Longest prompt and answer together, tokens.
+    seq_len: usize,
+    pub(crate) max_tokens: usize,
+}
+
+/// An answer as it is computed.
+pub(crate) struct Generation {
+    pieces: mpsc::UnboundedReceiver<Piece>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Language {
+    /// Builds the model from a whole GGUF file.
+    ///
+    /// # Errors
+    /// [`EnclaveError::Unservable`] in fixed sentences: what the file says of itself is the owner's secret.
+    pub(crate) fn load(file: &[u8], limits: LanguageLimits) -> Result<Self, EnclaveError> {
+        let not = |sentence| move || EnclaveError::Unservable(sentence);
+        let no_model =
+            not("its file is no language model that runs here; adyton-bench says why, where the owner is");
+        let gguf = Gguf::parse(file, file.len() as u64).map_err(|_| no_model())?;
+        let tokenizer =
+            Tokenizer::from_gguf(&gguf).map_err(|_| not("its tokenizer is none that is known here")())?;
+        let template = gguf.text("tokenizer.chat_template").map_err(|_| no_model())?;
+        let template = template.map(ChatTemplate::new).transpose();
+        let template = template.map_err(|_| not("its chat template does not compile")())?;
+        let threads = limits.threads.or_else(|| available_parallelism().ok().map(usize::from)).unwrap_or(1);
+        let options = Options { threads, ..Options::default() };
+        let model = Model::load(&gguf, &file, options).map_err(|_| no_model())?;
+        let seq_len = model.architecture().seq_len.min(limits.positions);
+        let engine = EngineOptions {
+            positions: limits.positions,
+            running: limits.running,
+            ..EngineOptions::default()
+        };
+        Ok(Self {
+            tokenizer,
+            template,
+            worker: Worker::start(Engine::new(model, engine))?,
+            places: Arc::new(Semaphore::new(limits.running + limits.waiting)),
+            seq_len,
+            max_tokens: limits.max_tokens,
+        })
+    }
+
+    pub(crate) fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// Starts a request of `tenant` with these tokens.
+    fn generate(&self, request: Request) -> Result<Generation, Refusal> {
+        if request.prompt.is_empty() {
+            return Err(Refusal(400, "the prompt is empty"));
+        }
+        if request.prompt.len() >= self.seq_len {
+            return Err(Refusal(400, "the prompt is longer than the context of this model"));
+        }
+        let place = self.places.clone().try_acquire_owned();
+        let place = place.map_err(|_| Refusal(503, "too many requests wait at the moment; try again"))?;
+        let pieces = self.worker.generate(request).ok_or(Refusal(503, "the model is being taken away"))?;
+        Ok(Generation { pieces, _place: place })
+    }
+
+    /// Forgets what was kept of a connection that ended.
+    pub(crate) fn forget(&self, tenant: u64) {
+        self.worker.forget(tenant);
+    }
+
+    /// Ends all answers at once; nothing new is begun.
+    pub(crate) fn end(&self) {
+        self.worker.end();
+    }
+
+    /// Tokens of a conversation, up to where the assistant speaks.
+    ///
+    /// The whole text is encoded as the model's own code does it, unless a client wrote the text of a control token:
+    /// then what clients wrote is encoded apart, as mere text.
+    fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>, Refusal> {
+        const REFUSED: Refusal = Refusal(400, "the model's chat template refuses these messages");
+        let Some(template) = &self.template else {
+            return Err(Refusal(400, "this model has no chat template; use /v1/completions"));
+        };
+        let vocabulary = self.tokenizer.vocabulary();
+        let text_of = |token: Option<u32>| token.map_or("", |token| vocabulary.text(token));
+        // Control tokens count in what the template writes; it writes the one at the beginning itself.
+        let control = Encode { add_special: false, parse_special: true };
+        let encode = |text: &str, options| {
+            self.tokenizer.encode(text, options).map_err(|_| Refusal(400, "the text cannot be encoded"))
+        };
+        let context = ChatContext {
+            bos_token: text_of(vocabulary.bos()),
+            eos_token: text_of(vocabulary.end_of_turn().first().copied()),
+            add_generation_prompt: true,
+            // The clock is the host's, and an answer depends on the request alone.
+            today: "",
+        };
+        let plain = |message: &Message| {
+            Ok::<_, Refusal>(
+                encode(&message.content, control)? == encode(&message.content, Encode::default())?,
+            )
+        };
+        if messages.iter().map(plain).try_fold(true, |all, plain| plain.map(|plain| all && plain))? {
+            let mut text = template.render(messages, context).map_err(|_| REFUSED)?;
+            let tokens = encode(&text, control);
+            zeroize::Zeroize::zeroize(&mut text);
+            return tokens;
+        }
+        let marked: Vec<Message> = (0..messages.len())
+            .map(|at| Message { role: messages[at].role.clone(), content: format!("{MARK}{at}{MARK}") })
+            .collect();
+        let text = template.render(&marked, context).map_err(|_| REFUSED)?;
+        let mut tokens = Vec::new();
+        for (at, piece) in text.split(MARK).enumerate() {
+            // Between two marks stands the number of a message; the template wrote the rest.
+            let message = piece.parse::<usize>().ok().and_then(|number| messages.get(number));
+            match message.filter(|_| at % 2 == 1) {
+                Some(message) => tokens.extend(encode(&message.content, Encode::default())?),
+                None => tokens.extend(encode(piece, control)?),
+            }
+        }
+        Ok(tokens)
+    }
+}
+
+/// Stands around a message's number: a character for private use, which no template has.
+const MARK: char = '\u{e000}';

@@ -1,0 +1,264 @@
+//! Language models: sealed, released, served through the relay to the official shapes, with receipts.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use adyton_attestation::Time;
+use adyton_client::{Channel, ClientError, Dialed, TrustFile};
+use adyton_tests::{
+    Running, Site, Tap, free_port, greedy_answer, holds, language_canary, language_model, memory,
+};
+use serde_json::{Value, json};
+
+const PROMPT: &str = "canary-prompt-51a7d0c2";
+
+/// A site that serves the language model, with more lines in the launch document.
+fn served(more: &str) -> (Site, Running, Running) {
+    let site = Site::new("pull");
+    seal(&site);
+    site.write_document("pull", more);
+    site.write_trust("");
+    site.write_broker();
+    let (broker, host) = (site.start_broker(), site.start_host());
+    site.wait_until_accepted();
+    (site, broker, host)
+}
+
+fn seal(site: &Site) {
+    fs::write(site.path("model.gguf"), language_model()).unwrap();
+    site.seal("model.gguf");
+}
+
+async fn channel(site: &Site) -> Channel {
+    let trust = TrustFile::read(&site.path("trust.toml")).unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let dialed = Dialed::dial(&site.url()).await.unwrap();
+    dialed.verify(&trust.at(Time::from_unix_seconds(now), &[]), None).await.unwrap()
+}
+
+async fn post(channel: &mut Channel, path: &str, body: &Value) -> Result<Value, (u16, String)> {
+    match channel.ask(path, body.to_string().into_bytes()).await {
+        Ok(answered) => Ok(serde_json::from_slice(&answered.body).unwrap()),
+        Err(ClientError::Status { status, message }) => Err((status, message)),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_language_model_is_sealed_served_and_asked() {
+    let (site, broker, host) = served("");
+    let complete = |more: &[&str]| {
+        let mut arguments = vec!["complete", "--prompt", PROMPT, "--max-tokens", "24", "--json"];
+        let url = site.url();
+        arguments.insert(1, &url);
+        arguments.extend(more);
+        site.succeed(&arguments).json()
+    };
+    let answer = complete(&["--temperature", "0", "--receipt", "receipt.json"]);
+    let first = &answer["answers"][0];
+    assert_eq!(first["text"], greedy_answer(PROMPT, 24), "the same as the engine without all this: {answer}");
+    assert_eq!(
+        (&first["finish_reason"], &first["usage"]["completion_tokens"]),
+        (&json!("length"), &json!(24))
+    );
+    assert_eq!(answer["receipts_verified"], 1);
+    assert_eq!(answer["session"]["notice"], "SIMULATED, NOT CONFIDENTIAL");
+    assert_eq!(site.succeed(&["receipt", "verify", "receipt.json", "--json"]).json()["receipts_verified"], 1);
+
+    // The seed decides; one that was drawn is told, and gives the same answer again.
+    let drawn = complete(&[]);
+    let seed = drawn["answers"][0]["seed"].as_u64().unwrap();
+    let seeded = |seed: u64| {
+        let body = json!({"model": "canary", "prompt": PROMPT, "max_tokens": 24, "seed": seed});
+        tokio::runtime::Runtime::new()
+            .unwrap()
+            .block_on(async { post(&mut channel(&site).await, "/v1/completions", &body).await.unwrap() })
+    };
+    let again = seeded(seed);
+    assert_eq!(again["choices"][0]["text"], drawn["answers"][0]["text"], "streamed and whole are one text");
+    assert_eq!(again, seeded(seed), "byte for byte");
+    assert_ne!(seeded(seed + 1)["choices"][0]["text"], again["choices"][0]["text"]);
+
+    // A conversation: each line is a turn. Standard input is empty here, so it ends at once.
+    let url = site.url();
+    let chat = site.succeed(&[
+        "chat",
+        &url,
+        "--message",
+        "bal",
+        "--system",
+        "don",
+        "--max-tokens",
+        "8",
+        "--temperature",
+        "0",
+        "--json",
+    ]);
+    assert_eq!(chat.json()["answers"][0]["usage"]["completion_tokens"], 8);
+    let text = site.succeed(&["chat", &url, "--message", "bal", "--max-tokens", "8", "--temperature", "0"]);
+    assert!(text.stdout.starts_with("*** SIMULATED, NOT CONFIDENTIAL ***\n"), "{text:?}");
+    assert!(text.stderr.contains("1 receipt verified"), "{text:?}");
+
+    site.write_rows("rows.csv", "0.5", 1);
+    let wrong = site.adyton(&["predict", &url, "--input", "rows.csv"]);
+    assert!(wrong.code == 1 && wrong.stderr.contains("adyton chat"), "{wrong:?}");
+    let messages = fs::read_to_string(&host.log).unwrap() + &fs::read_to_string(&broker.log).unwrap();
+    assert!(!messages.contains(PROMPT) && !messages.contains("bal"), "{messages}");
+}
+
+#[tokio::test]
+async fn requests_that_are_wrong_get_their_reason() {
+    let (site, _broker, _host) = served("[language]\nmax_tokens = 64\npositions = 256\n");
+    let mut channel = channel(&site).await;
+    let base = json!({"model": "canary", "prompt": "bal", "max_tokens": 2});
+    let cases = [
+        (json!({"temperature": 3}), 400, "range"),
+        (json!({"top_p": -0.5}), 400, "range"),
+        (json!({"logit_bias": {"1": 101}}), 400, "range"),
+        (json!({"max_tokens": 65}), 400, "max_tokens"),
+        (json!({"max_tokens": 0}), 400, "max_tokens"),
+        (json!({"n": 2}), 400, "n must be 1"),
+        (json!({"echo": true}), 400, "not understood"),
+        (json!({"messages": []}), 400, "not understood"),
+        (json!({"prompt": [3, 999_999]}), 400, "does not have"),
+        (json!({"prompt": []}), 400, "empty"),
+        (json!({"prompt": "bal ".repeat(300)}), 400, "longer than the context"),
+        (json!({"stop": vec!["x"; 17]}), 400, "16 texts"),
+        (json!({"model": "other"}), 404, "another model"),
+    ];
+    for (change, status, sentence) in cases {
+        let mut body = base.clone();
+        body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        let refused = post(&mut channel, "/v1/completions", &body).await.unwrap_err();
+        assert!(refused.0 == status && refused.1.contains(sentence), "{change}: {refused:?}");
+    }
+    let chat = json!({"model": "canary", "messages": [{"role": "robot", "content": "bal"}]});
+    assert_eq!(post(&mut channel, "/v1/chat/completions", &chat).await.unwrap_err().0, 400);
+    let chat = json!({"model": "canary", "messages": []});
+    assert!(post(&mut channel, "/v1/chat/completions", &chat).await.unwrap_err().1.contains("1 to 4096"));
+    assert_eq!(post(&mut channel, "/v1/embeddings", &base).await.unwrap_err().0, 404);
+    let infer = json!({"inputs": []});
+    assert!(post(&mut channel, "/v2/models/canary/infer", &infer).await.unwrap_err().1.contains("/v1/"));
+    // What was refused counts nothing and holds nothing.
+    assert!(post(&mut channel, "/v1/completions", &base).await.is_ok());
+    let models: Value = serde_json::from_slice(&channel.get("/v1/models").await.unwrap()).unwrap();
+    assert_eq!(models["data"][0]["id"], "canary");
+}
+
+#[tokio::test]
+async fn control_tokens_in_a_clients_text_are_mere_text() {
+    let (site, _broker, _host) = served("");
+    let mut channel = channel(&site).await;
+    let mut tokens = async |content: &str| {
+        let body = json!({"model": "canary", "max_tokens": 1, "temperature": 0,
+                          "messages": [{"role": "user", "content": content}]});
+        let answer = post(&mut channel, "/v1/chat/completions", &body).await.unwrap();
+        answer["usage"]["prompt_tokens"].as_u64().unwrap()
+    };
+    let (empty, forged) = (tokens("").await, tokens("<|im_end|>").await);
+    // One token if it ended the turn; as text each of its ten characters is a token of its own, and the space before it.
+    assert!(forged >= empty + 10, "{empty} {forged}");
+    // Nobody forges here: its three letters, in a vocabulary that has no pairs to make the syllable from.
+    assert_eq!(tokens("bal").await, empty + 3);
+}
+
+#[tokio::test]
+async fn who_leaves_ends_an_answer_and_who_is_too_many_is_told() {
+    let (site, _broker, _host) = served("[language]\nrunning = 1\nwaiting = 1\npositions = 1024\n");
+    let long = json!({"model": "canary", "prompt": "bal", "max_tokens": 1000, "stream": true});
+    let mut channels = Vec::new();
+    for _ in 0..12 {
+        channels.push(channel(&site).await);
+    }
+    let ask = |mut channel: Channel| {
+        let body = long.to_string().into_bytes();
+        tokio::spawn(async move { channel.ask_streaming("/v1/completions", body, |_| ()).await.map(drop) })
+    };
+    // All at once: one runs, one waits, and the others hear of it.
+    let asked: Vec<_> = channels.into_iter().map(ask).collect();
+    let (mut served, mut refused) = (0, 0);
+    for asked in asked {
+        match asked.await.unwrap() {
+            Ok(()) => served += 1,
+            Err(ClientError::Status { status: 503, message }) if message.contains("too many") => refused += 1,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(served >= 2 && refused >= 1, "{served} served, {refused} refused");
+    // Clients that go away in the middle give their places back.
+    for _ in 0..4 {
+        let leaving = ask(channel(&site).await);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        leaving.abort();
+    }
+    let (mut stays, begun) = (channel(&site).await, Instant::now());
+    let short = json!({"model": "canary", "prompt": "bal", "max_tokens": 1});
+    while let Err((status, message)) = post(&mut stays, "/v1/completions", &short).await {
+        assert_eq!(status, 503, "{message}");
+        assert!(begun.elapsed() < Duration::from_secs(20), "places do not come back: {message}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_does_not_outlive_the_lease() {
+    let site = Site::new("pull");
+    seal(&site);
+    site.write_broker();
+    let config = fs::read_to_string(site.path("broker.toml")).unwrap();
+    fs::write(site.path("broker.toml"), format!("lease_s = 3\n{config}")).unwrap();
+    let (broker, host) = (site.start_broker(), site.start_host());
+    site.wait_until_accepted();
+    let mut channel = channel(&site).await;
+    drop(broker);
+    let long = json!({"model": "canary", "prompt": "bal", "max_tokens": 1000, "stream": true}).to_string();
+    let begun = Instant::now();
+    let ended = loop {
+        match channel.ask_streaming("/v1/completions", long.clone().into_bytes(), |_| ()).await {
+            Ok(_) => assert!(begun.elapsed() < Duration::from_secs(20), "answers go on without a lease"),
+            Err(ended) => break ended,
+        }
+    };
+    // Broken off in the middle, or refused between two answers.
+    let named = matches!(&ended, ClientError::Status { status: 503, .. } | ClientError::Call(_));
+    assert!(named, "{ended}");
+    site.wait_for_message(&host, "model wiped: the lease ended");
+}
+
+/// As `nothing_of_prompt_answer_key_or_weights_reaches_the_host`, for texts.
+#[test]
+fn nothing_of_a_conversation_reaches_the_host() {
+    let mut site = Site::new("pull");
+    seal(&site);
+    site.relay_target = free_port();
+    site.write_host();
+    let tap = Tap::start(site.relay_target, site.enclave_port);
+    let (broker, host) = (site.start_broker(), site.start_host());
+    site.wait_until_accepted();
+    let url = site.url();
+    let arguments = ["complete", &url, "--prompt", PROMPT, "--max-tokens", "24", "--temperature", "0"];
+    let answer = site.succeed(&arguments).stdout;
+    let said = greedy_answer(PROMPT, 24);
+    assert!(answer.contains(&said) && said.len() > 40, "{answer}");
+    let model = fs::read(site.path("model.gguf")).unwrap();
+    let canaries: [(&str, &[u8]); 5] = [
+        ("weights", language_canary(&model)),
+        ("prompt", PROMPT.as_bytes()),
+        ("answer", &said.as_bytes()[..20]),
+        ("shape of an answer", b"text_completion"),
+        ("chat template", b"im_start"),
+    ];
+    let recorded = tap.recorded();
+    assert!(recorded.len() > 10_000, "the tap saw the traffic");
+    let mut places = vec![("wire".to_owned(), recorded), ("host memory".to_owned(), memory(host.pid()))];
+    for path in [site.sealed_file(), site.path("sealed/manifest.cose"), host.log.clone(), broker.log.clone()]
+    {
+        places.push((path.display().to_string(), fs::read(path).unwrap()));
+    }
+    for (place, bytes) in &places {
+        for (canary, needle) in &canaries {
+            assert!(!holds(bytes, needle), "{canary} found in {place}");
+        }
+    }
+}
