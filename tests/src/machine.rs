@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::process::{Outcome, Running, program};
@@ -102,7 +103,7 @@ impl Machine {
     pub fn copy_image(&self, name: &str, change: impl FnOnce(&Path)) {
         let folder = self.site.path(name);
         fs::create_dir_all(&folder).expect("the folder is made");
-        for file in ["vmlinuz", "guest.cpio", "image.toml"] {
+        for file in ["vmlinuz", "guest.cpio", "image.toml", "materials.cdx.json"] {
             fs::copy(self.tools.image.join(file), folder.join(file)).expect("the image is there");
         }
         change(&folder);
@@ -187,10 +188,6 @@ impl Machine {
     /// The measurement that is predicted for an image, from its files alone, as lines of an `[evidence]` table.
     #[must_use]
     pub fn predict(&self, image: &str) -> String {
-        self.measure(image, &[])
-    }
-
-    fn measure(&self, image: &str, more: &[&str]) -> String {
         let description = fs::read_to_string(self.site.path(image).join("image.toml")).expect("it is there");
         let cmdline =
             description.lines().find_map(|line| line.strip_prefix("cmdline = \"")).expect("a command line");
@@ -198,29 +195,30 @@ impl Machine {
         let mut arguments = vec!["measure", "snp", "--firmware", "OVMF.fd", "--kernel", &kernel];
         arguments.extend(["--initrd", &initrd, "--cmdline", cmdline.trim_end_matches('"')]);
         arguments.extend(["--vcpus", "1", "--vcpu-type", "EPYC-Milan", "--document", "launch.toml"]);
-        arguments.extend(more);
         self.site.succeed(&arguments).stdout
     }
 
-    /// Signs the reference values of an image and makes client and broker expect whatever they say.
+    /// Signs the reference values of an image with `scripts/release` and makes client and broker expect whatever they say.
     ///
     /// # Panics
     /// If a step fails.
     pub fn expect_release(&self, image: &str) {
-        let (json, site) = (self.measure(image, &["--simulated", "--json"]), &self.site);
-        fs::write(site.path("launch.json"), json).expect("the measurement is written");
-        let inputs = ["OVMF.fd", "image/vmlinuz", "image/guest.cpio", "image/image.toml"];
-        let mut arguments =
-            vec!["measure", "sign", "--release", "0.1.0", "--counter", "1", "--owner", "owner"];
-        arguments.extend(["--launch", "EPYC-Milan, 1 vCPU=launch.json", "--out", "reference.cose"]);
-        arguments.extend(inputs.iter().flat_map(|input| ["--input", input]));
-        site.succeed(&arguments);
+        let site = &self.site;
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/release");
+        let signed = Command::new(script)
+            .args(["--release", "0.1.0", "--counter", "1", "--owner", "owner", "--firmware", "OVMF.fd"])
+            .args(["--image", image, "--vcpus", "1,2", "--simulated", "--out", "."])
+            .env("ADYTON", program("adyton"))
+            .current_dir(site.folder.path())
+            .output()
+            .expect("the script starts");
+        assert!(signed.status.success(), "{signed:?}");
         let predicted = self.predict(image);
         let host_data = predicted.lines().find(|line| line.starts_with("host_data")).expect("it is printed");
         let key = fs::read_to_string(site.path("owner/owner.pub")).expect("the key is there");
         site.write_rules(&format!(
             "[evidence]\nmeasurements = []\n{host_data}\ndangerous_simulator_root = 'simulator/root.der'\n\
-             [evidence.reference]\nfile = 'reference.cose'\nkey = '{}'\nmin_counter = 1\n",
+             [evidence.reference]\nfile = '0.1.0.reference.cose'\nkey = '{}'\nmin_counter = 1\n",
             key.trim()
         ));
     }
