@@ -148,13 +148,13 @@ pub fn greedy_answer(prompt: &str, max_tokens: usize) -> String {
     let mut engine = Engine::new(model, EngineOptions::default());
     let sampling = Sampling::default();
     engine
-        .submit(Request { tenant: 0, prompt, max_tokens, stop_tokens: vec![2], sampling })
+        .submit(Request { tenant: 0, prompt, max_tokens, stop_tokens: vec![2], sampling, logprobs: None })
         .expect("it runs");
     let mut tokens = Vec::new();
     while !engine.is_idle() {
         tokens.extend(engine.step().expect("it runs").into_iter().filter_map(|event| match event {
             Event::Token(_, token) => Some(token),
-            Event::Finished(..) => None,
+            Event::Logprobs(..) | Event::Finished(..) => None,
         }));
     }
     tokenizer.decode(&tokens, false)

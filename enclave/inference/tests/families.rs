@@ -83,6 +83,7 @@ fn request(prompt: &[u32], max_tokens: usize) -> Request {
         max_tokens,
         stop_tokens: Vec::new(),
         sampling: Sampling::default(),
+        logprobs: None,
     }
 }
 
@@ -99,6 +100,7 @@ fn run(engine: &mut Engine, requests: &[Request], delay: usize) -> Vec<(Vec<u32>
             let at = |id| ids.iter().position(|known| *known == id).unwrap();
             match event {
                 Event::Token(id, token) => answers[at(id)].0.push(token),
+                Event::Logprobs(..) => {}
                 Event::Finished(id, finish) => answers[at(id)].1 = Some(finish),
             }
         }
@@ -156,7 +158,7 @@ fn answers_end_at_stop_tokens_and_at_the_end_of_the_context() {
     let stopping = Request { stop_tokens: vec![stop], ..request(&prompt(9), 12) };
     let answers = run(&mut engine, &[stopping, request(&prompt(50), usize::MAX), request(&prompt(9), 0)], 0);
     assert_eq!(answers[0], (free[..first].to_vec(), Finish::Stop));
-    assert_eq!((answers[1].0.len(), answers[1].1), (14, Finish::Length));
+    assert_eq!((answers[1].0.len(), answers[1].1), (14, Finish::Context));
     assert_eq!(answers[2], (Vec::new(), Finish::Length));
     let refused = |prompt: Vec<u32>| engine_error(&bytes, prompt);
     assert!(matches!(refused(Vec::new()), ModelError::EmptyPrompt));
@@ -168,6 +170,27 @@ fn engine_error(bytes: &[u8], prompt: Vec<u32>) -> ModelError {
     let model = load(bytes, Options::default()).unwrap();
     let mut engine = Engine::new(model, EngineOptions { positions: 64, ..EngineOptions::default() });
     engine.submit(Request { prompt, ..request(&[1], 1) }).unwrap_err()
+}
+
+#[test]
+fn logprobs_follow_their_tokens() {
+    let bytes = tiny("llama", false);
+    for guesses in [0, 4] {
+        let options = EngineOptions { guesses, positions: 64, ..EngineOptions::default() };
+        let mut engine = Engine::new(load(&bytes, Options::default()).unwrap(), options);
+        engine.submit(Request { logprobs: Some(3), ..request(&prompt(9), 6) }).unwrap();
+        let mut events = Vec::new();
+        while !engine.is_idle() {
+            events.extend(engine.step().unwrap());
+        }
+        assert_eq!(events.len(), 13);
+        for pair in events.chunks_exact(2) {
+            let [Event::Token(_, token), Event::Logprobs(_, logprobs)] = pair else { panic!("{pair:?}") };
+            // Greedy: the token chosen is the likeliest.
+            assert_eq!((logprobs.top[0], logprobs.top.len()), ((*token, logprobs.chosen), 3));
+            assert!(logprobs.chosen < 0.0 && logprobs.top.is_sorted_by(|a, b| a.1 >= b.1));
+        }
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use super::{KvCache, KvKind, Model, ModelError, Sampler, Sampling, Sequence, Step, Wanted};
+use super::{KvCache, KvKind, Model, ModelError, Sampler, Sampling, Sequence, Step, Wanted, logprobs};
 
 /// Limits of an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub struct Request {
     pub stop_tokens: Vec<u32>,
     /// How tokens are chosen.
     pub sampling: Sampling,
+    /// For each token of the answer: its probability and those of so many of the likeliest.
+    pub logprobs: Option<usize>,
 }
 
 /// Number of a request within its engine.
@@ -56,15 +58,29 @@ pub struct RequestId(u64);
 pub enum Finish {
     /// A stop token; it is not part of the answer.
     Stop,
-    /// `max_tokens`, or the end of the context.
+    /// `max_tokens`.
     Length,
+    /// The end of the context: the conversation has to be shortened to go on. Nothing is ever dropped from its beginning,
+    /// which would change what the model was asked.
+    Context,
+}
+
+/// How likely tokens were, natural logarithms of the model's own probabilities, before any penalty or truncation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Logprobs {
+    /// Of the token chosen.
+    pub chosen: f64,
+    /// The likeliest tokens, best first.
+    pub top: Vec<(u32, f64)>,
 }
 
 /// What a step brought.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// The next token of an answer.
     Token(RequestId, u32),
+    /// How likely it was, right after it, where the request wants to know.
+    Logprobs(RequestId, Logprobs),
     /// The answer is complete.
     Finished(RequestId, Finish),
 }
@@ -317,8 +333,15 @@ impl Running {
             self.tokens.push(token);
             self.generated += 1;
             events.push(Event::Token(self.id, token));
-            if self.generated >= self.request.max_tokens || self.tokens.len() >= self.needs {
+            if let Some(n) = self.request.logprobs {
+                let (chosen, top) = logprobs(row, token, n);
+                events.push(Event::Logprobs(self.id, Logprobs { chosen, top }));
+            }
+            if self.generated >= self.request.max_tokens {
                 return Some(Finish::Length);
+            }
+            if self.tokens.len() >= self.needs {
+                return Some(Finish::Context);
             }
             if inputs.get(i + 1) != Some(&token) {
                 return None;

@@ -21,7 +21,7 @@ mod stop;
 mod trigonometry;
 
 pub use architecture::{Activation, Architecture, Family, RopePairs, RopeScaling};
-pub use engine::{Engine, EngineOptions, Event, Finish, Request, RequestId};
+pub use engine::{Engine, EngineOptions, Event, Finish, Logprobs, Request, RequestId};
 pub use error::ModelError;
 pub use forward::{Step, Wanted};
 pub use kv_cache::{KvCache, KvKind, Sequence};

@@ -264,13 +264,15 @@ fn typical(all: &mut Vec<Candidate>, p: f64) {
     *all = kept;
 }
 
-/// Natural logarithms of the probabilities of the `n` likeliest tokens, and of `token`.
+/// Natural logarithms of the probabilities of `token` and of the `n` likeliest tokens. What is no number has none.
 #[must_use]
 pub fn logprobs(logits: &[f32], token: u32, n: usize) -> (f64, Vec<(u32, f64)>) {
-    let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-    let total = ln(logits.iter().map(|logit| exp(f64::from(*logit) - max)).sum());
-    let logprob = |logit: f32| f64::from(logit) - max - total;
-    let mut order: Vec<(u32, f32)> = (0u32..).zip(logits.iter().copied()).collect();
+    let numbers = || (0u32..).zip(logits.iter().copied()).filter(|(_, logit)| !logit.is_nan());
+    let max = f64::from(numbers().map(|(_, logit)| logit).fold(f32::NEG_INFINITY, f32::max));
+    // Infinite logits: the difference is 0 for the largest, not NaN.
+    let less = |logit: f32| if f64::from(logit) == max { 0.0 } else { f64::from(logit) - max };
+    let total = ln(numbers().map(|(_, logit)| exp(less(logit))).sum());
+    let mut order: Vec<(u32, f32)> = numbers().collect();
     let by = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
     let n = n.min(order.len());
     if n > 0 {
@@ -278,8 +280,9 @@ pub fn logprobs(logits: &[f32], token: u32, n: usize) -> (f64, Vec<(u32, f64)>) 
     }
     order.truncate(n);
     order.sort_by(by);
-    let own = logits.get(token as usize).map_or(f64::NEG_INFINITY, |logit| logprob(*logit));
-    (own, order.into_iter().map(|(token, logit)| (token, logprob(logit))).collect())
+    let own = logits.get(token as usize).filter(|logit| !logit.is_nan());
+    let own = own.map_or(f64::NEG_INFINITY, |logit| less(*logit) - total);
+    (own, order.into_iter().map(|(token, logit)| (token, less(logit) - total)).collect())
 }
 
 #[cfg(test)]
@@ -367,5 +370,58 @@ mod tests {
         let total: f64 = LOGITS[..5].iter().map(|x| f64::from(*x).exp()).sum();
         assert!((own - (2.0 - total.ln())).abs() < 1e-9);
         assert_eq!(top.iter().map(|(token, _)| *token).collect::<Vec<_>>(), [1, 3]);
+        // Probabilities 1/2, 1/4, 1/4 by hand; NaN takes no part.
+        let logits = [0.0, f32::NAN, std::f32::consts::LN_2, 0.0];
+        let (own, top) = logprobs(&logits, 0, 9);
+        let near = |x: f64, p: f64| (x - p.ln()).abs() < 1e-6;
+        assert!(near(own, 0.25) && near(top[0].1, 0.5) && near(top[2].1, 0.25));
+        assert_eq!(top.iter().map(|(token, _)| *token).collect::<Vec<_>>(), [2, 0, 3]);
+        assert_eq!(logprobs(&logits, 1, 0), (f64::NEG_INFINITY, vec![]));
+        assert_eq!(logprobs(&[f32::INFINITY, 1.0], 0, 1), (0.0, vec![(0, 0.0)]));
+    }
+
+    /// Logits after penalties, by hand.
+    #[test]
+    fn penalties_by_hand() {
+        let penalized = |sampling: Sampling, seen: &[u32]| {
+            let mut sampler = Sampler::new(sampling);
+            seen.iter().for_each(|token| sampler.accept(*token));
+            let mut logits = vec![2.0, -2.0, 1.0, 0.5];
+            sampler.penalize(&mut logits);
+            logits
+        };
+        let base = Sampling::default();
+        // Positive logits are divided, negative ones multiplied, whatever the number of occurrences.
+        let repetition = Sampling { repetition_penalty: 2.0, ..base.clone() };
+        assert_eq!(penalized(repetition, &[0, 0, 1]), [1.0, -4.0, 1.0, 0.5]);
+        let presence = Sampling { presence_penalty: 0.5, ..base.clone() };
+        assert_eq!(penalized(presence, &[0, 0, 1]), [1.5, -2.5, 1.0, 0.5]);
+        let frequency = Sampling { frequency_penalty: 0.5, ..base.clone() };
+        assert_eq!(penalized(frequency, &[0, 0, 1]), [1.0, -2.5, 1.0, 0.5]);
+        // Only the last two tokens count.
+        let window = Sampling { frequency_penalty: 0.5, penalty_window: 2, ..base.clone() };
+        assert_eq!(penalized(window, &[0, 0, 1]), [1.5, -2.5, 1.0, 0.5]);
+        let logit_bias = vec![(3, 1.5), (0, f32::NEG_INFINITY), (9, 1.0)];
+        assert_eq!(penalized(Sampling { logit_bias, ..base }, &[]), [f32::NEG_INFINITY, -2.0, 1.0, 2.0]);
+    }
+
+    /// Probabilities 8/15, 4/15, 2/15, 1/15: surprises 0.907, 1.907, 2.907 and 3.907 bits.
+    #[test]
+    fn mirostat_by_hand() {
+        let logits: Vec<f32> = [8f32, 4.0, 2.0, 1.0].iter().map(|x| x.ln()).collect();
+        let mirostat = Some(Mirostat { tau: 1.0, eta: 0.5 });
+        let mut sampler = Sampler::new(Sampling { temperature: 1.0, mirostat, ..Sampling::default() });
+        // At first twice tau: the first two tokens are left, with 2/3 and 1/3.
+        assert_eq!(sampler.mu, 2.0);
+        let surprise = match sampler.sample(&logits) {
+            0 => 1.5f64.log2(),
+            1 => 3f64.log2(),
+            other => panic!("{other}"),
+        };
+        assert!((sampler.mu - (2.0 - 0.5 * (surprise - 1.0))).abs() < 1e-6, "{}", sampler.mu);
+        // Below every surprise the likeliest is left, whose surprise is then 0.
+        sampler.mu = 0.1;
+        assert_eq!(sampler.sample(&logits), 0);
+        assert!((sampler.mu - 0.6).abs() < 1e-6);
     }
 }

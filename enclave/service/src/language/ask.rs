@@ -242,7 +242,17 @@ impl Ask {
             return Err(Refusal(400, "the prompt has a token that the model does not have"));
         }
         let stop_tokens = known.end_of_turn().to_vec();
-        Ok((language.generate(Request { tenant, prompt, max_tokens, stop_tokens, sampling })?, len))
+        Ok((
+            language.generate(Request {
+                tenant,
+                prompt,
+                max_tokens,
+                stop_tokens,
+                sampling,
+                logprobs: None,
+            })?,
+            len,
+        ))
     }
 }
 

@@ -92,6 +92,8 @@ fn run(mut engine: Engine, commands: &mpsc::Receiver<Command>, over: &AtomicBool
             let (id, piece) = match event {
                 Event::Token(id, token) => (id, Piece::Token(token)),
                 Event::Finished(id, finish) => (id, Piece::Finished(finish)),
+                // Nobody asks for them yet.
+                Event::Logprobs(..) => continue,
             };
             let gone = open.get(&id).is_none_or(|pieces| pieces.send(piece).is_err());
             if gone || matches!(piece, Piece::Finished(_)) {
