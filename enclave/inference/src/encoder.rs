@@ -9,7 +9,7 @@
 use adyton_model::encoder::{EncoderConfig, EncoderError, EncoderTensors};
 use adyton_model::gguf::{Gguf, GgufError, TensorInfo};
 
-use crate::arch::{Activations, Elementwise, PackError, Packed, Path, Pool, matmul};
+use crate::arch::{Activations, Elementwise, Forms, PackError, Packed, Path, Pool, matmul};
 use crate::dense::math::tanh;
 use crate::encoder_files::FolderTensors;
 use crate::lm::architecture::narrow;
@@ -433,9 +433,7 @@ impl Encoder {
         bias: &[f32],
     ) -> Vec<f32> {
         let n = x.len() / len;
-        let float = |weights: &&Packed| weights.layout().is_float();
-        let forms = (!stack.iter().all(float), stack.iter().any(float));
-        activations.fill(self.path, &self.pool, (n, len), forms, |i, out| {
+        activations.fill(self.path, &self.pool, (n, len), Forms::of(stack), |i, out| {
             out.copy_from_slice(&x[i * len..(i + 1) * len]);
         });
         let mut out = vec![0.0; n * bias.len()];

@@ -1,25 +1,67 @@
 //! A batch of columns in the kernels' layout.
 //!
 //! Columns are taken in tiles of up to 12, so that a kernel holds their sums in registers and finds everything it needs
-//! behind one pointer. Integer tiles hold, for each 32 rows of a column, 8-bit codes with one f32 step: symmetric,
-//! `step = max |x| / 127`, rounded to nearest, ties to even. A column's codes depend on nothing but the column.
+//! behind one pointer. Integer tiles hold, for each 32 or, for the long layouts, each 256 rows of a column, 8-bit codes
+//! with one f32 step: symmetric, `step = max |x| / 127`, rounded to nearest, ties to even. A column's codes depend on
+//! nothing but the column.
 
 use super::lanes::Elementwise;
+use super::packed::Packed;
 use super::path::Path;
 use super::pool::Pool;
 
-/// Words of an integer tile's block for each column: step, -8 sum, -128 sum, two times -32 half-sum, step * sum, and 8
-/// words of codes. The sums fold the zero points of unsigned weight codes into the start value of an integer sum.
-pub(super) const BLOCK_WORDS: usize = 14;
+/// Words of a block of 32 rows for each column: step, -8 sum, -128 sum, step * sum, and 8 words of codes. The sums fold
+/// the zero points of unsigned weight codes into the start value of an integer sum.
+pub(super) const BLOCK_WORDS: usize = CODES + 8;
+/// Where `step * sum` is,
+pub(super) const STEP_SUM: usize = 3;
+/// and the codes begin.
+pub(super) const CODES: usize = 4;
+/// Words of a block of 256 rows for each column: step, sums of each 16 codes and then of each 32 as pairs of i16, and 64
+/// words of codes.
+pub(super) const LONG_WORDS: usize = LONG_CODES + 64;
+/// Where the sums of 16 codes begin,
+pub(super) const LONG_SIXTEENS: usize = 1;
+/// those of 32,
+pub(super) const LONG_THIRTIES: usize = 9;
+/// and the codes.
+pub(super) const LONG_CODES: usize = 13;
 
-/// `n` columns of `len` elements each, as integers, as floats, or both.
+/// In which forms activations are wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Forms {
+    /// Integers with a step for each 32 rows.
+    pub short: bool,
+    /// Integers with a step for each 256 rows.
+    pub long: bool,
+    /// Floats.
+    pub float: bool,
+}
+
+impl Forms {
+    /// What products with these matrices need.
+    #[must_use]
+    pub fn of(stack: &[&Packed]) -> Self {
+        let mut forms = Self::default();
+        for layout in stack.iter().map(|weights| weights.layout()) {
+            forms.float |= layout.is_float();
+            forms.long |= layout.is_long();
+            forms.short |= !layout.is_float() && !layout.is_long();
+        }
+        forms
+    }
+}
+
+/// `n` columns of `len` elements each, in some of the three forms.
 #[derive(Debug, Default)]
 pub struct Activations {
     len: usize,
     n: usize,
     tile: usize,
     /// `[tile][block][BLOCK_WORDS x columns]`.
-    integers: Vec<u32>,
+    short: Vec<u32>,
+    /// `[tile][block][LONG_WORDS x columns]`.
+    long: Vec<u32>,
     /// `[tile][len][columns]`.
     floats: Vec<f32>,
 }
@@ -35,52 +77,53 @@ impl Activations {
     /// Takes `n` columns of `len` elements. `column(i, out)` writes column `i`; it is called from all threads.
     ///
     /// # Panics
-    /// If integers are wanted and `len` is no multiple of 32.
+    /// If integers are wanted and `len` is no multiple of 32 (short) or 256 (long).
     pub fn fill(
         &mut self,
         path: Path,
         pool: &Pool,
         (n, len): (usize, usize),
-        (integers, floats): (bool, bool),
+        forms: Forms,
         column: impl Fn(usize, &mut [f32]) + Sync,
     ) {
-        assert!(!integers || len.is_multiple_of(32), "integer activations: {len} is no multiple of 32");
+        let whole = |rows: usize, wanted: bool| !wanted || len.is_multiple_of(rows);
+        assert!(whole(32, forms.short) && whole(256, forms.long), "integer activations of {len} rows");
         let tile = tile_columns(n, path.max_columns());
         let tiles = n.div_ceil(tile);
         (self.len, self.n, self.tile) = (len, n, tile);
-        let words = if integers { len / 32 * BLOCK_WORDS * tile } else { 0 };
-        let values = if floats { len * tile } else { 0 };
+        let if_wanted = |wanted: bool, size: usize| if wanted { size * tile } else { 0 };
+        let short = if_wanted(forms.short, len / 32 * BLOCK_WORDS);
+        let long = if_wanted(forms.long, len / 256 * LONG_WORDS);
+        let values = if_wanted(forms.float, len);
         // What is left of earlier batches is overwritten, or belongs to columns that only fill up the last tile.
-        self.integers.resize(words * tiles, 0);
+        self.short.resize(short * tiles, 0);
+        self.long.resize(long * tiles, 0);
         self.floats.resize(values * tiles, 0.0);
         let f = Elementwise::new(path);
-        let fill = |part: usize, words: &mut [u32], values: &mut [f32]| {
+        let (mut shorts, mut longs, mut floats) =
+            (self.short.as_mut_slice(), self.long.as_mut_slice(), self.floats.as_mut_slice());
+        let mut parts: Vec<_> = (0..tiles)
+            .map(|_| {
+                (split_off(&mut shorts, short), split_off(&mut longs, long), split_off(&mut floats, values))
+            })
+            .collect();
+        pool.chunks_mut(&mut parts, 1, |part, tiles| {
             let mut row = vec![0.0; len];
-            for slot in 0..tile.min(n - part * tile) {
-                column(part * tile + slot, &mut row);
-                if integers {
-                    quantize(f, &row, words, slot, tile);
-                }
-                if floats {
-                    values.iter_mut().skip(slot).step_by(tile).zip(&row).for_each(|(to, x)| *to = *x);
-                }
-            }
-        };
-        match (integers, floats) {
-            (true, false) => pool.chunks_mut(&mut self.integers, words, |i, words| fill(i, words, &mut [])),
-            (false, true) => pool.chunks_mut(&mut self.floats, values, |i, values| fill(i, &mut [], values)),
-            _ if words == 0 || values == 0 => {}
-            _ => {
-                let floats = &mut self.floats;
-                let mut both: Vec<_> =
-                    self.integers.chunks_mut(words).zip(floats.chunks_mut(values)).collect();
-                pool.chunks_mut(&mut both, 1, |i, pair| {
-                    for (words, values) in pair {
-                        fill(i, words, values);
+            for (shorts, longs, floats) in tiles {
+                for slot in 0..tile.min(n - part * tile) {
+                    column(part * tile + slot, &mut row);
+                    if forms.short {
+                        quantize(f, &row, shorts, slot, tile);
                     }
-                });
+                    if forms.long {
+                        quantize_long(f, &row, longs, slot, tile);
+                    }
+                    if forms.float {
+                        floats.iter_mut().skip(slot).step_by(tile).zip(&row).for_each(|(to, x)| *to = *x);
+                    }
+                }
             }
-        }
+        });
     }
 
     /// Columns.
@@ -105,10 +148,14 @@ impl Activations {
         self.n.div_ceil(self.tile.max(1))
     }
 
-    /// Integer words of a tile.
-    pub(super) fn integers(&self, tile: usize) -> &[u32] {
-        let words = self.len / 32 * BLOCK_WORDS * self.tile;
-        &self.integers[tile * words..][..words]
+    /// Integer words of a tile, with a step for each 32 rows or for each 256.
+    pub(super) fn integers(&self, tile: usize, long: bool) -> &[u32] {
+        let (all, words) = if long {
+            (&self.long, self.len / 256 * LONG_WORDS)
+        } else {
+            (&self.short, self.len / 32 * BLOCK_WORDS)
+        };
+        &all[tile * words * self.tile..][..words * self.tile]
     }
 
     /// Floats of a tile.
@@ -118,25 +165,58 @@ impl Activations {
     }
 }
 
-/// Writes one column into its slot of an integer tile.
+fn split_off<'data, T>(rest: &mut &'data mut [T], len: usize) -> &'data mut [T] {
+    let (first, others) = std::mem::take(rest).split_at_mut(len);
+    *rest = others;
+    first
+}
+
+fn sum(codes: &[i8]) -> i32 {
+    codes.iter().map(|code| i32::from(*code)).sum()
+}
+
+/// Writes one column into its slot of a tile with a step for each 32 rows.
 fn quantize(f: Elementwise, row: &[f32], words: &mut [u32], slot: usize, tile: usize) {
     let blocks = words.chunks_exact_mut(BLOCK_WORDS * tile);
     for (block, x) in blocks.zip(row.as_chunks::<32>().0) {
         let mut codes = [0i8; 32];
         let step = f.quantize(x, &mut codes);
-        let sum = |codes: &[i8]| codes.iter().map(|code| i32::from(*code)).sum::<i32>();
-        let (first, second) = (sum(&codes[..16]), sum(&codes[16..]));
-        let total = first + second;
+        let total = sum(&codes);
         #[expect(clippy::cast_precision_loss, reason = "at most 32 * 128")]
         let weighted = step * total as f32;
-        let head = [step.to_bits(), (-8 * total).cast_unsigned(), (-128 * total).cast_unsigned()];
-        let halves = [(-32 * first).cast_unsigned(), (-32 * second).cast_unsigned(), weighted.to_bits()];
-        for (i, word) in head.into_iter().chain(halves).enumerate() {
-            block[i * tile + slot] = word;
+        block[slot] = step.to_bits();
+        block[tile + slot] = (-8 * total).cast_unsigned();
+        block[2 * tile + slot] = (-128 * total).cast_unsigned();
+        block[STEP_SUM * tile + slot] = weighted.to_bits();
+        put_codes(&codes, &mut block[CODES * tile..], slot, tile);
+    }
+}
+
+/// Writes one column into its slot of a tile with a step for each 256 rows.
+fn quantize_long(f: Elementwise, row: &[f32], words: &mut [u32], slot: usize, tile: usize) {
+    let blocks = words.chunks_exact_mut(LONG_WORDS * tile);
+    for (block, x) in blocks.zip(row.as_chunks::<256>().0) {
+        let mut codes = [0i8; 256];
+        block[slot] = f.quantize(x, &mut codes).to_bits();
+        let mut sixteens = [0i32; 16];
+        for (sum_of, codes) in sixteens.iter_mut().zip(codes.as_chunks::<16>().0) {
+            *sum_of = sum(codes);
         }
-        for (i, quad) in codes.as_chunks::<4>().0.iter().enumerate() {
-            block[(6 + i) * tile + slot] = u32::from_le_bytes(quad.map(i8::cast_unsigned));
+        // At most 32 * 127: two fit a word.
+        let pair = |low: i32, high: i32| (low & 0xffff | high << 16).cast_unsigned();
+        for (i, two) in sixteens.as_chunks::<2>().0.iter().enumerate() {
+            block[(LONG_SIXTEENS + i) * tile + slot] = pair(two[0], two[1]);
         }
+        for (i, four) in sixteens.as_chunks::<4>().0.iter().enumerate() {
+            block[(LONG_THIRTIES + i) * tile + slot] = pair(four[0] + four[1], four[2] + four[3]);
+        }
+        put_codes(&codes, &mut block[LONG_CODES * tile..], slot, tile);
+    }
+}
+
+fn put_codes(codes: &[i8], words: &mut [u32], slot: usize, tile: usize) {
+    for (i, quad) in codes.as_chunks::<4>().0.iter().enumerate() {
+        words[i * tile + slot] = u32::from_le_bytes(quad.map(i8::cast_unsigned));
     }
 }
 

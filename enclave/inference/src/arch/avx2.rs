@@ -8,7 +8,9 @@
 use std::arch::x86_64::*;
 
 use super::LANES;
-use super::activations::BLOCK_WORDS;
+use super::activations::{
+    BLOCK_WORDS, CODES, LONG_CODES, LONG_SIXTEENS, LONG_THIRTIES, LONG_WORDS, STEP_SUM,
+};
 use super::packed::Layout;
 
 /// Makes a function for this CPU; all of them are reached through [`integers`] and [`floats`].
@@ -77,15 +79,15 @@ vectors! {
         store_floats(out, _mm256_fnmadd_ps(min, step_sum, load_floats(out)));
     }
 
-    /// 16-bit sums of 32 columns of 4-bit codes; the vectors are those of half `h`.
+    /// 16-bit sums of 32 columns of 4-bit codes; the vectors are those of half `h`, and `x` begins with the codes.
     fn nibble_block<const N: usize>(vectors: &[[u8; 32]], h: usize, x: &[u32]) -> [__m256i; N] {
         let mut pairs = [_mm256_setzero_si256(); N];
         for i in 0..4 {
             let both = load(&vectors[2 * i + h]);
             let (low, high) = (low_nibbles(both), high_nibbles(both));
             for n in 0..N {
-                let a = _mm256_maddubs_epi16(low, splat(x[(6 + i) * N + n]));
-                let b = _mm256_maddubs_epi16(high, splat(x[(10 + i) * N + n]));
+                let a = _mm256_maddubs_epi16(low, splat(x[i * N + n]));
+                let b = _mm256_maddubs_epi16(high, splat(x[(4 + i) * N + n]));
                 pairs[n] = _mm256_add_epi16(pairs[n], _mm256_add_epi16(a, b));
             }
         }
@@ -98,7 +100,7 @@ vectors! {
             let (scales, vectors) = (scales.as_chunks::<16>().0, vectors.as_chunks::<32>().0);
             for h in 0..2 {
                 let scale = halves(&scales[h]);
-                let pairs = nibble_block::<N>(vectors, h, x);
+                let pairs = nibble_block::<N>(vectors, h, &x[CODES * N..]);
                 for n in 0..N {
                     scaled(&mut out[n], h, widen(x[N + n], pairs[n]), x[n], scale);
                 }
@@ -114,7 +116,7 @@ vectors! {
             let magnitude = _mm256_abs_epi8(w);
             for n in 0..N {
                 // |w| <= 128 and |x| <= 127: a pair is at most 32512.
-                let pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(splat(x[(6 + i) * N + n]), w));
+                let pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(splat(x[(CODES + i) * N + n]), w));
                 sums[n] = _mm256_add_epi32(sums[n], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
             }
         }
@@ -145,14 +147,20 @@ vectors! {
                 let sums = byte_block::<N>(&vectors[4..], h, _mm256_setzero_si256(), x);
                 for n in 0..N {
                     scaled(&mut out[n], h, sums[n], x[n], scale);
-                    minus(&mut out[n], h, min, x[5 * N + n]);
+                    minus(&mut out[n], h, min, x[STEP_SUM * N + n]);
                 }
             }
         }
     }
 
-    fn small_floats(bytes: __m128i) -> __m256 {
-        _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes))
+    /// Eight small numbers, each twice: what both 16-bit sums of a row are multiplied by.
+    fn twice(numbers: __m256i) -> __m256i {
+        pair(numbers, numbers)
+    }
+
+    /// Two vectors of small numbers as one of pairs.
+    fn pair(low: __m256i, high: __m256i) -> __m256i {
+        _mm256_or_si256(_mm256_and_si256(low, _mm256_set1_epi32(0xffff)), _mm256_slli_epi32::<16>(high))
     }
 
     /// The 6-bit factor and minimum of sub-block `part`, for 16 rows.
@@ -175,20 +183,34 @@ vectors! {
     }
 
     fn q4_k<const N: usize>(group: &[u8], x: &[u32], out: &mut Sums<N>) {
-        for (block, x) in group.as_chunks::<2304>().0.iter().zip(x.chunks_exact(8 * BLOCK_WORDS * N)) {
+        for (block, x) in group.as_chunks::<2304>().0.iter().zip(x.chunks_exact(LONG_WORDS * N)) {
             let (head, vectors) = block.split_first_chunk::<256>().expect("2304 bytes");
             let (head, vectors) = (head.as_chunks::<16>().0, vectors.as_chunks::<32>().0);
-            for part in 0..8 {
-                let x = &x[part * BLOCK_WORDS * N..(part + 1) * BLOCK_WORDS * N];
-                let (factor, min) = k_factors(&head[4..], part);
-                for h in 0..2 {
-                    let scale = _mm256_mul_ps(halves(&head[h]), small_floats(upper_if(h, factor)));
-                    let min = _mm256_mul_ps(halves(&head[2 + h]), small_floats(upper_if(h, min)));
-                    let pairs = nibble_block::<N>(&vectors[part * 8..part * 8 + 8], h, x);
-                    for n in 0..N {
-                        scaled(&mut out[n], h, widen(0, pairs[n]), x[n], scale);
-                        minus(&mut out[n], h, min, x[5 * N + n]);
+            for h in 0..2 {
+                let mut dots = [_mm256_setzero_si256(); N];
+                let mut mins = [_mm256_setzero_si256(); N];
+                for i in 0..4 {
+                    let (a, b) = (k_factors(&head[4..], 2 * i), k_factors(&head[4..], 2 * i + 1));
+                    for (part, (factor, _)) in [(2 * i, a), (2 * i + 1, b)] {
+                        let factor = twice(_mm256_cvtepu8_epi32(upper_if(h, factor)));
+                        let codes = &x[(LONG_CODES + part * 8) * N..];
+                        let pairs = nibble_block::<N>(&vectors[part * 8..part * 8 + 8], h, codes);
+                        for n in 0..N {
+                            dots[n] = _mm256_add_epi32(dots[n], _mm256_madd_epi16(pairs[n], factor));
+                        }
                     }
+                    let wide = |min| _mm256_cvtepu8_epi32(upper_if(h, min));
+                    let min = pair(wide(a.1), wide(b.1));
+                    for n in 0..N {
+                        let product = _mm256_madd_epi16(min, splat(x[(LONG_THIRTIES + i) * N + n]));
+                        mins[n] = _mm256_add_epi32(mins[n], product);
+                    }
+                }
+                // The sign of a product is exact.
+                let min = _mm256_sub_ps(_mm256_set1_ps(-0.0), halves(&head[2 + h]));
+                for n in 0..N {
+                    scaled(&mut out[n], h, dots[n], x[n], halves(&head[h]));
+                    scaled(&mut out[n], h, mins[n], x[n], min);
                 }
             }
         }
@@ -196,14 +218,21 @@ vectors! {
 
     fn q6_k<const N: usize>(group: &[u8], x: &[u32], out: &mut Sums<N>) {
         let high = _mm256_set1_epi8(0x30);
-        for (block, x) in group.as_chunks::<3360>().0.iter().zip(x.chunks_exact(8 * BLOCK_WORDS * N)) {
+        for (block, x) in group.as_chunks::<3360>().0.iter().zip(x.chunks_exact(LONG_WORDS * N)) {
             let (head, vectors) = block.split_first_chunk::<288>().expect("3360 bytes");
             let (head, vectors) = (head.as_chunks::<16>().0, vectors.as_chunks::<32>().0);
-            for part in 0..16 {
-                let x = &x[part / 2 * BLOCK_WORDS * N..(part / 2 + 1) * BLOCK_WORDS * N];
-                let codes = &x[(6 + part % 2 * 4) * N..(10 + part % 2 * 4) * N];
-                let factor = load_half(&head[2 + part]);
-                for h in 0..2 {
+            for h in 0..2 {
+                let factor = |part: usize| _mm256_cvtepi8_epi32(upper_if(h, load_half(&head[2 + part])));
+                let mut dots = [_mm256_setzero_si256(); N];
+                // What the codes' zero, 32, adds to the dot products.
+                for i in 0..8 {
+                    let factors = pair(factor(2 * i), factor(2 * i + 1));
+                    for n in 0..N {
+                        let product = _mm256_madd_epi16(factors, splat(x[(LONG_SIXTEENS + i) * N + n]));
+                        dots[n] = _mm256_sub_epi32(dots[n], _mm256_slli_epi32::<5>(product));
+                    }
+                }
+                for part in 0..16 {
                     let at = part * 6 + h;
                     let (a, b, bits) = (load(&vectors[at]), load(&vectors[at + 2]), load(&vectors[at + 4]));
                     let with = |low, bits| _mm256_or_si256(low, _mm256_and_si256(bits, high));
@@ -213,16 +242,18 @@ vectors! {
                         with(low_nibbles(b), bits),
                         with(high_nibbles(b), _mm256_srli_epi16::<2>(bits)),
                     ];
-                    let factor = _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(upper_if(h, factor)));
-                    let scale = _mm256_mul_ps(halves(&head[h]), factor);
+                    let factor = twice(factor(part));
+                    let codes = &x[(LONG_CODES + part * 4) * N..(LONG_CODES + 4 + part * 4) * N];
                     for n in 0..N {
                         let product = |i: usize| _mm256_maddubs_epi16(quads[i], splat(codes[i * N + n]));
                         let first = _mm256_add_epi16(product(0), product(1));
                         let second = _mm256_add_epi16(product(2), product(3));
-                        let sum = widen(x[(3 + part % 2) * N + n], first);
-                        let sum = _mm256_add_epi32(sum, _mm256_madd_epi16(second, _mm256_set1_epi16(1)));
-                        scaled(&mut out[n], h, sum, x[n], scale);
+                        let sum = _mm256_add_epi32(_mm256_madd_epi16(first, factor), _mm256_madd_epi16(second, factor));
+                        dots[n] = _mm256_add_epi32(dots[n], sum);
                     }
+                }
+                for n in 0..N {
+                    scaled(&mut out[n], h, dots[n], x[n], halves(&head[h]));
                 }
             }
         }

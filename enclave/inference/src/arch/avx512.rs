@@ -7,7 +7,9 @@
 use std::arch::x86_64::*;
 
 use super::LANES;
-use super::activations::BLOCK_WORDS;
+use super::activations::{
+    BLOCK_WORDS, CODES, LONG_CODES, LONG_SIXTEENS, LONG_THIRTIES, LONG_WORDS, STEP_SUM,
+};
 use super::packed::Layout;
 
 /// Makes a function for this CPU; all of them are reached through [`integers`] and [`floats`].
@@ -111,13 +113,32 @@ vectors! {
         }
     }
 
-    /// 32 columns of 4-bit codes in 4 vectors.
+    /// 32 columns of 4-bit codes in 4 vectors; `x` begins with their codes.
     fn nibble_block<const N: usize>(sums: &mut [__m512i; N], vectors: &[[u8; 64]], x: &[u32]) {
         for i in 0..4 {
             let both = load(&vectors[i]);
-            dot(sums, low_nibbles(both), &x[(6 + i) * N..(7 + i) * N]);
-            dot(sums, high_nibbles(both), &x[(10 + i) * N..(11 + i) * N]);
+            dot(sums, low_nibbles(both), &x[i * N..(1 + i) * N]);
+            dot(sums, high_nibbles(both), &x[(4 + i) * N..(5 + i) * N]);
         }
+    }
+
+    /// `sums[n] += factors * of[n]`.
+    fn factored<const N: usize>(sums: &mut [__m512i; N], of: &[__m512i; N], factors: __m512i) {
+        for n in 0..N {
+            sums[n] = _mm512_add_epi32(sums[n], _mm512_mullo_epi32(of[n], factors));
+        }
+    }
+
+    /// `sums[n] += factors . x[n]`, pairs of 16-bit numbers.
+    fn pairs<const N: usize>(sums: &mut [__m512i; N], factors: __m512i, x: &[u32]) {
+        for n in 0..N {
+            sums[n] = _mm512_dpwssd_epi32(sums[n], factors, splat(x[n]));
+        }
+    }
+
+    /// Two vectors of small numbers as one of pairs.
+    fn pair(low: __m512i, high: __m512i) -> __m512i {
+        _mm512_or_si512(_mm512_and_si512(low, _mm512_set1_epi32(0xffff)), _mm512_slli_epi32::<16>(high))
     }
 
     fn q4_0<const N: usize>(group: &[u8], x: &[u32], out: &mut Sums<N>) {
@@ -125,7 +146,7 @@ vectors! {
         for (block, x) in group.as_chunks::<288>().0.iter().zip(x.chunks_exact(BLOCK_WORDS * N)) {
             let (scales, vectors) = block.split_first_chunk::<32>().expect("288 bytes");
             let mut sums = start::<N>(&x[N..2 * N]);
-            nibble_block(&mut sums, vectors.as_chunks::<64>().0, x);
+            nibble_block(&mut sums, vectors.as_chunks::<64>().0, &x[CODES * N..]);
             scaled(&mut total, &sums, &x[..N], halves(scales));
         }
         store_sums(out, &total);
@@ -137,7 +158,7 @@ vectors! {
             let (scales, vectors) = block.split_first_chunk::<32>().expect("544 bytes");
             let mut sums = start::<N>(&x[2 * N..3 * N]);
             for (i, vector) in vectors.as_chunks::<64>().0.iter().enumerate() {
-                dot(&mut sums, load(vector), &x[(6 + i) * N..(7 + i) * N]);
+                dot(&mut sums, load(vector), &x[(CODES + i) * N..(CODES + 1 + i) * N]);
             }
             scaled(&mut total, &sums, &x[..N], halves(scales));
         }
@@ -150,16 +171,16 @@ vectors! {
             let vectors = block.as_chunks::<64>().0;
             let mut sums = [_mm512_setzero_si512(); N];
             for i in 0..8 {
-                dot(&mut sums, load(&vectors[2 + i]), &x[(6 + i) * N..(7 + i) * N]);
+                dot(&mut sums, load(&vectors[2 + i]), &x[(CODES + i) * N..(CODES + 1 + i) * N]);
             }
             scaled(&mut total, &sums, &x[..N], _mm512_castsi512_ps(load(&vectors[0])));
-            minus(&mut total, _mm512_castsi512_ps(load(&vectors[1])), &x[5 * N..6 * N]);
+            minus(&mut total, _mm512_castsi512_ps(load(&vectors[1])), &x[STEP_SUM * N..(STEP_SUM + 1) * N]);
         }
         store_sums(out, &total);
     }
 
-    fn small_floats(bytes: __m128i) -> __m512 {
-        _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes))
+    fn widened(bytes: __m128i) -> __m512i {
+        _mm512_cvtepu8_epi32(bytes)
     }
 
     /// The 6-bit factors and minima of the eight sub-blocks.
@@ -181,46 +202,61 @@ vectors! {
 
     fn q4_k<const N: usize>(group: &[u8], x: &[u32], out: &mut Sums<N>) {
         let mut total = load_sums(out);
-        for (block, x) in group.as_chunks::<2304>().0.iter().zip(x.chunks_exact(8 * BLOCK_WORDS * N)) {
+        for (block, x) in group.as_chunks::<2304>().0.iter().zip(x.chunks_exact(LONG_WORDS * N)) {
             let (head, vectors) = block.split_first_chunk::<256>().expect("2304 bytes");
             let (d, rest) = head.split_first_chunk::<32>().expect("256 bytes");
             let (m, rest) = rest.split_first_chunk::<32>().expect("224 bytes");
-            let (d, m) = (halves(d), halves(m));
             let (scales, mins) = k_factors(rest.as_chunks::<16>().0.first_chunk().expect("192 bytes"));
             let vectors = vectors.as_chunks::<64>().0;
+            let mut dots = [_mm512_setzero_si512(); N];
             for part in 0..8 {
-                let x = &x[part * BLOCK_WORDS * N..(part + 1) * BLOCK_WORDS * N];
                 let mut sums = [_mm512_setzero_si512(); N];
-                nibble_block(&mut sums, &vectors[part * 4..part * 4 + 4], x);
-                scaled(&mut total, &sums, &x[..N], _mm512_mul_ps(d, small_floats(scales[part])));
-                minus(&mut total, _mm512_mul_ps(m, small_floats(mins[part])), &x[5 * N..6 * N]);
+                nibble_block(&mut sums, &vectors[part * 4..part * 4 + 4], &x[(LONG_CODES + part * 8) * N..]);
+                factored(&mut dots, &sums, widened(scales[part]));
             }
+            scaled(&mut total, &dots, &x[..N], halves(d));
+            let mut sums = [_mm512_setzero_si512(); N];
+            for i in 0..4 {
+                let factors = pair(widened(mins[2 * i]), widened(mins[2 * i + 1]));
+                pairs(&mut sums, factors, &x[(LONG_THIRTIES + i) * N..(LONG_THIRTIES + 1 + i) * N]);
+            }
+            // The sign of a product is exact.
+            scaled(&mut total, &sums, &x[..N], _mm512_sub_ps(_mm512_set1_ps(-0.0), halves(m)));
         }
         store_sums(out, &total);
     }
 
     fn q6_k<const N: usize>(group: &[u8], x: &[u32], out: &mut Sums<N>) {
         let high = _mm512_set1_epi8(0x30);
+        let with = |low, bits| _mm512_or_si512(low, _mm512_and_si512(bits, high));
         let mut total = load_sums(out);
-        for (block, x) in group.as_chunks::<3360>().0.iter().zip(x.chunks_exact(8 * BLOCK_WORDS * N)) {
+        for (block, x) in group.as_chunks::<3360>().0.iter().zip(x.chunks_exact(LONG_WORDS * N)) {
             let (d, rest) = block.split_first_chunk::<32>().expect("3360 bytes");
             let (factors, vectors) = rest.split_first_chunk::<256>().expect("3328 bytes");
-            let d = halves(d);
             let (factors, vectors) = (factors.as_chunks::<16>().0, vectors.as_chunks::<64>().0);
+            let factor = |part: usize| _mm512_cvtepi8_epi32(load_quarter(&factors[part]));
+            // What the codes' zero, 32, adds to the dot products.
+            let mut zeros = [_mm512_setzero_si512(); N];
+            for i in 0..8 {
+                let factors = pair(factor(2 * i), factor(2 * i + 1));
+                pairs(&mut zeros, factors, &x[(LONG_SIXTEENS + i) * N..(LONG_SIXTEENS + 1 + i) * N]);
+            }
+            let mut dots = [_mm512_setzero_si512(); N];
+            for n in 0..N {
+                dots[n] = _mm512_sub_epi32(dots[n], _mm512_slli_epi32::<5>(zeros[n]));
+            }
             for part in 0..16 {
-                let x = &x[part / 2 * BLOCK_WORDS * N..(part / 2 + 1) * BLOCK_WORDS * N];
                 let (a, b) = (load(&vectors[part * 3]), load(&vectors[part * 3 + 1]));
                 let bits = load(&vectors[part * 3 + 2]);
-                let mut sums = start::<N>(&x[(3 + part % 2) * N..(4 + part % 2) * N]);
-                let codes = &x[(6 + part % 2 * 4) * N..(10 + part % 2 * 4) * N];
-                let with = |low, bits| _mm512_or_si512(low, _mm512_and_si512(bits, high));
+                let mut sums = [_mm512_setzero_si512(); N];
+                let codes = &x[(LONG_CODES + part * 4) * N..(LONG_CODES + 4 + part * 4) * N];
                 dot(&mut sums, with(low_nibbles(a), _mm512_slli_epi16::<4>(bits)), &codes[..N]);
                 dot(&mut sums, with(high_nibbles(a), _mm512_slli_epi16::<2>(bits)), &codes[N..2 * N]);
                 dot(&mut sums, with(low_nibbles(b), bits), &codes[2 * N..3 * N]);
                 dot(&mut sums, with(high_nibbles(b), _mm512_srli_epi16::<2>(bits)), &codes[3 * N..]);
-                let factor = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load_quarter(&factors[part])));
-                scaled(&mut total, &sums, &x[..N], _mm512_mul_ps(d, factor));
+                factored(&mut dots, &sums, factor(part));
             }
+            scaled(&mut total, &dots, &x[..N], halves(d));
         }
         store_sums(out, &total);
     }

@@ -267,17 +267,21 @@ on_paths! {
         }
     }
 
-    /// Quantises 32 values to -127..=127; returns the step, 0 where all values are next to zero.
-    fn quantize(x: &[f32; 32], codes: &mut [i8; 32]) -> f32 {
-        let max = x.iter().fold(0f32, |max, x| max.max(x.abs()));
+    /// Quantises values to -127..=127; returns the step, 0 where all values are next to zero.
+    ///
+    /// # Panics
+    /// If lengths differ.
+    fn quantize(x: &[f32], codes: &mut [i8]) -> f32 {
+        assert_eq!(x.len(), codes.len(), "quantize: lengths differ");
+        let max = largest(x);
         // Below this 127 / max overflows.
         if max < 1e-30 {
-            *codes = [0; 32];
+            codes.fill(0);
             return 0.0;
         }
         let inverse = 127.0 / max;
         // Adding 1.5 * 2^23 rounds to the nearest integer, ties to even, and leaves it in the low bits.
-        for i in 0..32 {
+        for i in 0..x.len() {
             let bits = (x[i] * inverse + 12_582_912.0).to_bits();
             codes[i] = bits.to_le_bytes()[0].cast_signed();
         }
@@ -296,6 +300,20 @@ fn maximum(x: &[f32]) -> f32 {
         }
     }
     lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |max, x| if *x > max { *x } else { max })
+}
+
+/// The largest absolute value; NaN is none.
+#[inline(always)]
+fn largest(x: &[f32]) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    for chunk in chunks {
+        for i in 0..LANES {
+            let x = chunk[i].abs();
+            lanes[i] = if x > lanes[i] { x } else { lanes[i] };
+        }
+    }
+    lanes.iter().chain(rest).fold(0.0, |max, x| if x.abs() > max { x.abs() } else { max })
 }
 
 #[inline(always)]

@@ -152,7 +152,14 @@ pub fn matmul(path: Path, pool: &Pool, x: &Activations, stack: &[&Packed], out: 
                 if weights.layout().is_float() {
                     float_layout_tile(path, weights.layout(), bytes, x.floats(tile), columns, &mut sums);
                 } else {
-                    integer_tile(path, weights.layout(), bytes, x.integers(tile), columns, &mut sums);
+                    integer_tile(
+                        path,
+                        weights.layout(),
+                        bytes,
+                        x.integers(tile, weights.layout().is_long()),
+                        columns,
+                        &mut sums,
+                    );
                 }
                 let count = LANES.min(weights.rows() - group * LANES);
                 for (slot, sums) in sums.iter().enumerate().take(columns.min(n - tile * columns)) {
@@ -172,6 +179,7 @@ mod tests {
     use adyton_model::quant::{TensorType, dequantize};
     use proptest::prelude::*;
 
+    use super::super::activations::Forms;
     use super::super::packed::random;
     use super::*;
 
@@ -179,8 +187,7 @@ mod tests {
         let (n, len) = (x.len() / weights.columns(), weights.columns());
         let pool = Pool::new(threads);
         let mut activations = Activations::default();
-        let float = weights.layout().is_float();
-        activations.fill(path, &pool, (n, len), (!float, float), |i, out| {
+        activations.fill(path, &pool, (n, len), Forms::of(&[weights]), |i, out| {
             out.copy_from_slice(&x[i * len..(i + 1) * len]);
         });
         let mut out = vec![f32::NAN; n * weights.rows()];

@@ -22,7 +22,7 @@ mod path;
 mod pool;
 mod scalar;
 
-pub use activations::Activations;
+pub use activations::{Activations, Forms};
 pub use lanes::{Elementwise, dot_lanes, exp};
 pub use matmul::matmul;
 pub use packed::{Layout, PackError, Packed};

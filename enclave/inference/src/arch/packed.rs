@@ -84,6 +84,12 @@ impl Layout {
         matches!(self, Self::F32 | Self::F16 | Self::Bf16)
     }
 
+    /// Whether 256 columns are multiplied as one sum of integers, with activations that share a step.
+    #[must_use]
+    pub fn is_long(self) -> bool {
+        matches!(self, Self::Q4_K | Self::Q6_K)
+    }
+
     /// Columns that share a scale.
     pub(super) fn sub_len(self) -> usize {
         if self == Self::Q6_K { 16 } else { 32 }
@@ -329,6 +335,34 @@ pub(super) fn sub_block(layout: Layout, group: &[u8], index: usize, lane: usize)
             SubBlock { codes, scale: f32_at(block, lane), min: f32_at(&block[64..], lane) }
         }
         Layout::F32 | Layout::F16 | Layout::Bf16 => unreachable!("float layouts have no sub-blocks"),
+    }
+}
+
+/// What belongs to 256 columns of one row of a long layout, beside its codes.
+pub(super) struct Factors {
+    pub(super) scale: f32,
+    pub(super) min: f32,
+    /// Of each sub-block: 8 for Q4_K, 16 for Q6_K.
+    pub(super) scales: [i32; 16],
+    /// Of each sub-block of Q4_K; zeros for Q6_K.
+    pub(super) mins: [i32; 8],
+}
+
+/// Factors of block `index` of row `lane`.
+pub(super) fn factors(layout: Layout, group: &[u8], index: usize, lane: usize) -> Factors {
+    let block = &group[index * layout.block_bytes()..][..layout.block_bytes()];
+    let half = |at: usize| f16_to_f32(u16_at(&block[at..], lane));
+    if layout == Layout::Q6_K {
+        let scales = std::array::from_fn(|part| i32::from(block[32 + part * LANES + lane].cast_signed()));
+        return Factors { scale: half(0), min: 0.0, scales, mins: [0; 8] };
+    }
+    let packed: [u8; 12] = std::array::from_fn(|i| block[64 + i * LANES + lane]);
+    let (scales, mins) = k_scales(&packed);
+    Factors {
+        scale: half(0),
+        min: half(32),
+        scales: std::array::from_fn(|part| scales.get(part).map_or(0, |scale| i32::from(*scale))),
+        mins: mins.map(i32::from),
     }
 }
 

@@ -6,7 +6,7 @@ use super::kv_cache::{KvCache, Sequence};
 use super::model::{FeedForward, Layer, Model};
 use super::rope::Rope;
 use super::{Architecture, ModelError};
-use crate::arch::{Activations, Elementwise, Packed, matmul};
+use crate::arch::{Activations, Elementwise, Forms, Packed, matmul};
 
 /// For which tokens of a step logits are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,7 +117,7 @@ impl Model {
         let a = &self.architecture;
         let f = Elementwise::new(self.path);
         let shape = (x.len() / a.dim, a.dim);
-        activations.fill(self.path, &self.pool, shape, forms(stack), |i, out| {
+        activations.fill(self.path, &self.pool, shape, Forms::of(stack), |i, out| {
             f.rms_norm(&x[i * a.dim..(i + 1) * a.dim], weight, a.epsilon, out);
         });
     }
@@ -132,7 +132,7 @@ impl Model {
         out: &mut Vec<f32>,
     ) {
         let shape = (x.len() / len, len);
-        activations.fill(self.path, &self.pool, shape, forms(&[weights]), |i, out| {
+        activations.fill(self.path, &self.pool, shape, Forms::of(&[weights]), |i, out| {
             out.copy_from_slice(&x[i * len..(i + 1) * len]);
         });
         self.multiply(activations, &[weights], out);
@@ -239,7 +239,7 @@ impl Model {
         self.multiply(&scratch.activations, stack, &mut scratch.wide);
         let (f, hidden, wide) = (Elementwise::new(self.path), a.hidden_dim, &scratch.wide);
         let n = scratch.activations.columns();
-        scratch.activations.fill(self.path, &self.pool, (n, hidden), forms(&[down]), |i, out| {
+        scratch.activations.fill(self.path, &self.pool, (n, hidden), Forms::of(&[down]), |i, out| {
             let (gate, up) = wide[i * 2 * hidden..(i + 1) * 2 * hidden].split_at(hidden);
             out.copy_from_slice(gate);
             activate(f, a, out, up);
@@ -283,7 +283,7 @@ impl Model {
             }
             let stack: Vec<&Packed> = gate_up.iter().collect();
             let shape = (places.len(), a.dim);
-            scratch.activations.fill(self.path, &self.pool, shape, forms(&stack), |i, out| {
+            scratch.activations.fill(self.path, &self.pool, shape, Forms::of(&stack), |i, out| {
                 out.copy_from_slice(&normed[places[i].0 * a.dim..(places[i].0 + 1) * a.dim]);
             });
             self.gated(&stack, down, scratch);
@@ -319,12 +319,6 @@ impl Model {
         }
         logits
     }
-}
-
-/// Which forms of activations the matrices need: integers, floats.
-fn forms(stack: &[&Packed]) -> (bool, bool) {
-    let float = |weights: &&Packed| weights.layout().is_float();
-    (!stack.iter().all(float), stack.iter().any(float))
 }
 
 fn activate(f: Elementwise, a: &Architecture, gate: &mut [f32], up: &[f32]) {
