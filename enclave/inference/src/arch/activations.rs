@@ -58,13 +58,52 @@ pub struct Activations {
     len: usize,
     n: usize,
     tile: usize,
+    /// Whether the codes of a block lie column by column, as AMX wants them, and not word by word.
+    by_column: bool,
     /// `[tile][block][BLOCK_WORDS x columns]`.
-    short: Vec<u32>,
+    short: Words,
     /// `[tile][block][LONG_WORDS x columns]`.
-    long: Vec<u32>,
+    long: Words,
     /// `[tile][len][columns]`.
     floats: Vec<f32>,
 }
+
+/// Words in whole lines of the cache: AMX reads rows of 64 bytes, and such as cross a line take twice as long.
+#[derive(Debug, Default)]
+struct Words {
+    lines: Vec<Line>,
+    len: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
+struct Line(#[expect(dead_code, reason = "read as words")] [u32; 16]);
+
+impl Words {
+    /// Makes room; what was there stays or becomes part of other columns.
+    fn resize(&mut self, len: usize) {
+        self.lines.resize(len.div_ceil(16), Line([0; 16]));
+        self.len = len;
+    }
+}
+
+impl std::ops::Deref for Words {
+    type Target = [u32];
+    fn deref(&self) -> &[u32] {
+        // SAFETY: a line is 16 initialised words without padding, and `len` is at most the words of all lines.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
+    }
+}
+
+impl std::ops::DerefMut for Words {
+    fn deref_mut(&mut self) -> &mut [u32] {
+        // SAFETY: as above, and self is borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
+    }
+}
+
+/// Columns from which on a tile of 16 pays, however many of it stay empty.
+const COLUMNS_FOR_TILES: usize = 12;
 
 /// Columns of each tile, all alike, for `n` columns: as few tiles as possible, and no wider than needed.
 fn tile_columns(n: usize, max: usize) -> usize {
@@ -88,20 +127,20 @@ impl Activations {
     ) {
         let whole = |rows: usize, wanted: bool| !wanted || len.is_multiple_of(rows);
         assert!(whole(32, forms.short) && whole(256, forms.long), "integer activations of {len} rows");
-        let tile = tile_columns(n, path.max_columns());
+        let by_column = path.has_tiles() && n >= COLUMNS_FOR_TILES && (forms.short || forms.long);
+        let tile = if by_column { 16 } else { tile_columns(n, path.max_columns()) };
         let tiles = n.div_ceil(tile);
-        (self.len, self.n, self.tile) = (len, n, tile);
+        (self.len, self.n, self.tile, self.by_column) = (len, n, tile, by_column);
         let if_wanted = |wanted: bool, size: usize| if wanted { size * tile } else { 0 };
         let short = if_wanted(forms.short, len / 32 * BLOCK_WORDS);
         let long = if_wanted(forms.long, len / 256 * LONG_WORDS);
         let values = if_wanted(forms.float, len);
         // What is left of earlier batches is overwritten, or belongs to columns that only fill up the last tile.
-        self.short.resize(short * tiles, 0);
-        self.long.resize(long * tiles, 0);
+        self.short.resize(short * tiles);
+        self.long.resize(long * tiles);
         self.floats.resize(values * tiles, 0.0);
         let f = Elementwise::new(path);
-        let (mut shorts, mut longs, mut floats) =
-            (self.short.as_mut_slice(), self.long.as_mut_slice(), self.floats.as_mut_slice());
+        let (mut shorts, mut longs, mut floats) = (&mut *self.short, &mut *self.long, &mut *self.floats);
         let mut parts: Vec<_> = (0..tiles)
             .map(|_| {
                 (split_off(&mut shorts, short), split_off(&mut longs, long), split_off(&mut floats, values))
@@ -111,12 +150,13 @@ impl Activations {
             let mut row = vec![0.0; len];
             for (shorts, longs, floats) in tiles {
                 for slot in 0..tile.min(n - part * tile) {
+                    let place = Place { slot, tile, by_column };
                     column(part * tile + slot, &mut row);
                     if forms.short {
-                        quantize(f, &row, shorts, slot, tile);
+                        quantize(f, &row, shorts, place);
                     }
                     if forms.long {
-                        quantize_long(f, &row, longs, slot, tile);
+                        quantize_long(f, &row, longs, place);
                     }
                     if forms.float {
                         floats.iter_mut().skip(slot).step_by(tile).zip(&row).for_each(|(to, x)| *to = *x);
@@ -143,6 +183,11 @@ impl Activations {
         self.tile
     }
 
+    /// Whether codes lie column by column, in tiles of 16.
+    pub(super) fn by_column(&self) -> bool {
+        self.by_column
+    }
+
     /// Tiles.
     pub(super) fn tiles(&self) -> usize {
         self.n.div_ceil(self.tile.max(1))
@@ -165,6 +210,14 @@ impl Activations {
     }
 }
 
+/// Where a column goes in its tile.
+#[derive(Clone, Copy)]
+struct Place {
+    slot: usize,
+    tile: usize,
+    by_column: bool,
+}
+
 fn split_off<'data, T>(rest: &mut &'data mut [T], len: usize) -> &'data mut [T] {
     let (first, others) = std::mem::take(rest).split_at_mut(len);
     *rest = others;
@@ -176,7 +229,8 @@ fn sum(codes: &[i8]) -> i32 {
 }
 
 /// Writes one column into its slot of a tile with a step for each 32 rows.
-fn quantize(f: Elementwise, row: &[f32], words: &mut [u32], slot: usize, tile: usize) {
+fn quantize(f: Elementwise, row: &[f32], words: &mut [u32], place: Place) {
+    let Place { slot, tile, .. } = place;
     let blocks = words.chunks_exact_mut(BLOCK_WORDS * tile);
     for (block, x) in blocks.zip(row.as_chunks::<32>().0) {
         let mut codes = [0i8; 32];
@@ -188,12 +242,13 @@ fn quantize(f: Elementwise, row: &[f32], words: &mut [u32], slot: usize, tile: u
         block[tile + slot] = (-8 * total).cast_unsigned();
         block[2 * tile + slot] = (-128 * total).cast_unsigned();
         block[STEP_SUM * tile + slot] = weighted.to_bits();
-        put_codes(&codes, &mut block[CODES * tile..], slot, tile);
+        put_codes(&codes, &mut block[CODES * tile..], place);
     }
 }
 
 /// Writes one column into its slot of a tile with a step for each 256 rows.
-fn quantize_long(f: Elementwise, row: &[f32], words: &mut [u32], slot: usize, tile: usize) {
+fn quantize_long(f: Elementwise, row: &[f32], words: &mut [u32], place: Place) {
+    let Place { slot, tile, .. } = place;
     let blocks = words.chunks_exact_mut(LONG_WORDS * tile);
     for (block, x) in blocks.zip(row.as_chunks::<256>().0) {
         let mut codes = [0i8; 256];
@@ -210,13 +265,16 @@ fn quantize_long(f: Elementwise, row: &[f32], words: &mut [u32], slot: usize, ti
         for (i, four) in sixteens.as_chunks::<4>().0.iter().enumerate() {
             block[(LONG_THIRTIES + i) * tile + slot] = pair(four[0] + four[1], four[2] + four[3]);
         }
-        put_codes(&codes, &mut block[LONG_CODES * tile..], slot, tile);
+        put_codes(&codes, &mut block[LONG_CODES * tile..], place);
     }
 }
 
-fn put_codes(codes: &[i8], words: &mut [u32], slot: usize, tile: usize) {
-    for (i, quad) in codes.as_chunks::<4>().0.iter().enumerate() {
-        words[i * tile + slot] = u32::from_le_bytes(quad.map(i8::cast_unsigned));
+fn put_codes(codes: &[i8], words: &mut [u32], place: Place) {
+    let quads = codes.as_chunks::<4>().0;
+    let (first, step) =
+        if place.by_column { (place.slot * quads.len(), 1) } else { (place.slot, place.tile) };
+    for (i, quad) in quads.iter().enumerate() {
+        words[first + i * step] = u32::from_le_bytes(quad.map(i8::cast_unsigned));
     }
 }
 

@@ -1,6 +1,8 @@
 //! Products of packed matrices with batches of columns.
 
 use super::activations::Activations;
+#[cfg(target_arch = "x86_64")]
+use super::avx512::amx;
 use super::packed::{Layout, Packed};
 use super::path::{Kind, Path};
 use super::pool::Pool;
@@ -9,7 +11,7 @@ use super::{LANES, scalar};
 /// Weights a part of a job covers, bytes: fits the second-level cache beside a tile of activations.
 const PART_BYTES: usize = 192 << 10;
 /// Widest kernel of any path.
-const MAX_COLUMNS: usize = 12;
+const MAX_COLUMNS: usize = 16;
 
 /// Runs the kernel for a runtime number of columns with its compile-time twin.
 macro_rules! with_columns {
@@ -27,6 +29,8 @@ macro_rules! with_columns {
             10 => with_columns!(@ 10, $out, $sums, $call),
             #[cfg(target_arch = "x86_64")]
             12 => with_columns!(@ 12, $out, $sums, $call),
+            #[cfg(target_arch = "x86_64")]
+            16 => with_columns!(@ 16, $out, $sums, $call),
             other => unreachable!("no kernel for {other} columns"),
         }
     };
@@ -116,9 +120,22 @@ impl Target {
         // SAFETY: promised by the caller.
         unsafe {
             let to = self.start.add(column * self.rows + first);
-            std::ptr::copy_nonoverlapping(sums.as_ptr(), to, sums.len());
+            match sums.first_chunk::<LANES>() {
+                // One store instead of a call.
+                Some(all) => to.cast::<[f32; LANES]>().write_unaligned(*all),
+                None => std::ptr::copy_nonoverlapping(sums.as_ptr(), to, sums.len()),
+            }
         }
     }
+}
+
+/// Groups of a part.
+fn at_once(x: &Activations, weights: &Packed) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if x.by_column() && !weights.layout().is_float() {
+        return amx::PANEL_BYTES / amx::panel_bytes(weights);
+    }
+    PART_BYTES / weights.group_bytes()
 }
 
 /// `out[column] = [first . x[column], second . x[column], ...]` for the matrices of `stack` one under the other; `out`
@@ -136,7 +153,7 @@ pub fn matmul(path: Path, pool: &Pool, x: &Activations, stack: &[&Packed], out: 
         assert_eq!(weights.columns(), x.rows(), "matmul: {weights:?} with columns of {}", x.rows());
         // Every thread gets several parts, so that one that is held up does not hold up all.
         let groups = weights.groups();
-        let step = (PART_BYTES / weights.group_bytes()).clamp(1, groups.div_ceil(pool.threads() * 4).max(1));
+        let step = at_once(x, weights).clamp(1, groups.div_ceil(pool.threads() * 4).max(1));
         let part = |first: usize| (*weights, offset, first, groups.min(first + step));
         parts.extend((0..groups).step_by(step).map(part));
         offset += weights.rows();
@@ -145,6 +162,20 @@ pub fn matmul(path: Path, pool: &Pool, x: &Activations, stack: &[&Packed], out: 
     pool.run(parts.len(), &|part| {
         let (weights, offset, first, end) = parts[part];
         let columns = x.tile();
+        let put = |tile: usize, group: usize, sums: &[[f32; LANES]]| {
+            let count = LANES.min(weights.rows() - group * LANES);
+            for (slot, sums) in sums.iter().enumerate().take(columns.min(n - tile * columns)) {
+                // SAFETY: `out` is `[n][rows]` and borrowed exclusively until the job ends; the column is below n,
+                // the rows are below the end of this matrix's share, and each group belongs to one part, which
+                // one thread takes.
+                unsafe { target.put(tile * columns + slot, offset + group * LANES, &sums[..count]) }
+            }
+        };
+        #[cfg(target_arch = "x86_64")]
+        if x.by_column() && !weights.layout().is_float() {
+            amx::part(weights, first..end, x, |tile, group, sums| put(tile, group, sums));
+            return;
+        }
         for tile in 0..x.tiles() {
             for group in first..end {
                 let mut sums = [[0.0; LANES]; MAX_COLUMNS];
@@ -161,13 +192,7 @@ pub fn matmul(path: Path, pool: &Pool, x: &Activations, stack: &[&Packed], out: 
                         &mut sums,
                     );
                 }
-                let count = LANES.min(weights.rows() - group * LANES);
-                for (slot, sums) in sums.iter().enumerate().take(columns.min(n - tile * columns)) {
-                    // SAFETY: `out` is `[n][rows]` and borrowed exclusively until the job ends; the column is below n,
-                    // the rows are below the end of this matrix's share, and each group belongs to one part, which
-                    // one thread takes.
-                    unsafe { target.put(tile * columns + slot, offset + group * LANES, &sums[..count]) }
-                }
+                put(tile, group, &sums);
             }
         }
     });
@@ -258,7 +283,7 @@ mod tests {
             kind in prop::sample::select(&TensorType::ALL[..]),
             bytes in prop::collection::vec(any::<u8>(), 1024),
             x in prop::collection::vec(prop_oneof![5 => -1f32..1.0, 1 => prop::num::f32::ANY], 256),
-            n in 1usize..9,
+            n in 1usize..18,
         ) {
             let len = kind.row_bytes(256).unwrap();
             let bytes: Vec<u8> = bytes.iter().copied().cycle().take(len * 3).collect();

@@ -4,7 +4,11 @@ use std::fmt;
 
 /// An instruction-set path; a value that is not [`Path::Scalar`] is proof that the CPU has its instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Path(Kind);
+pub struct Path {
+    kind: Kind,
+    /// Whether batches are multiplied in AMX tiles.
+    tiles: bool,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -18,7 +22,7 @@ pub(super) enum Kind {
 impl Path {
     /// Plain Rust, for every CPU.
     #[allow(non_upper_case_globals, reason = "reads like a variant")]
-    pub const Scalar: Self = Self(Kind::Scalar);
+    pub const Scalar: Self = Self { kind: Kind::Scalar, tiles: false };
 
     /// Every path this CPU has, slowest first. Tests compare them.
     #[must_use]
@@ -33,14 +37,17 @@ impl Path {
                 && is_x86_feature_detected!("fma")
                 && is_x86_feature_detected!("f16c");
             if avx2 {
-                paths.push(Self(Kind::Avx2));
+                paths.push(Self { kind: Kind::Avx2, tiles: false });
                 if is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vnni")
                 {
-                    paths.push(Self(Kind::Avx512));
+                    paths.push(Self { kind: Kind::Avx512, tiles: false });
+                    if super::avx512::amx::permitted() {
+                        paths.push(Self { kind: Kind::Avx512, tiles: true });
+                    }
                 }
             }
         }
@@ -53,8 +60,14 @@ impl Path {
         Self::available().last().copied().unwrap_or(Self::Scalar)
     }
 
+    /// The instructions of vectors.
     pub(super) fn kind(self) -> Kind {
-        self.0
+        self.kind
+    }
+
+    /// Whether batches are multiplied in AMX tiles.
+    pub(super) fn has_tiles(self) -> bool {
+        self.tiles
     }
 
     /// Queries attention computes at once, at most.
@@ -64,7 +77,7 @@ impl Path {
 
     /// Columns a kernel computes at once, at most.
     pub(super) fn max_columns(self) -> usize {
-        match self.0 {
+        match self.kind {
             Kind::Scalar => 4,
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => 6,
@@ -76,10 +89,12 @@ impl Path {
 
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
+        f.write_str(match self.kind {
             Kind::Scalar => "scalar",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 if self.tiles => "amx-int8",
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => "avx512-vnni",
         })

@@ -156,6 +156,9 @@ mod conditions {
     /// Memory that is written and executed at once is how foreign code begins.
     const PROT_EXEC: u64 = libc::PROT_EXEC as u64;
 
+    /// Linux `arch/x86/include/uapi/asm/prctl.h`: asks for registers that are off until a process wants them.
+    const ARCH_REQ_XCOMP_PERM: i32 = 0x1023;
+
     // Linux `include/uapi/asm-generic/ioctls.h`; C libraries disagree about the type.
     const FIONBIO: u64 = 0x5421;
     const TCGETS: u64 = 0x5401;
@@ -180,6 +183,8 @@ mod conditions {
             (libc::SYS_socketpair, rule(value(0, libc::AF_UNIX))?),
             // whether a socket waits, and whether the console is one
             (libc::SYS_ioctl, vec![request(FIONBIO)?, request(TCGETS)?]),
+            // the tiles that multiply matrices
+            (libc::SYS_arch_prctl, rule(value(0, ARCH_REQ_XCOMP_PERM))?),
             (libc::SYS_clone, rule(bits(0, CLONE_THREAD, CLONE_THREAD))?),
             (libc::SYS_mmap, rule(bits(2, PROT_EXEC, 0))?),
             (libc::SYS_mprotect, rule(bits(2, PROT_EXEC, 0))?),

@@ -36,7 +36,7 @@ struct Run {
     /// Threads that compute.
     #[arg(short, long, default_value_t = 2)]
     threads: usize,
-    /// Kernel path: scalar, avx2, avx512-vnni; the fastest of this CPU where absent.
+    /// Kernel path: scalar, avx2, avx512-vnni, amx-int8; the fastest of this CPU where absent.
     #[arg(long)]
     kernels: Option<String>,
     /// Keys and values: f16 or f32.

@@ -89,7 +89,15 @@ fn no_memory_becomes_code() {
     // By way of a file mapping: the only call of the standard library's kind that asks for executable memory is the
     // loader's, so the rule itself is looked at.
     let rules = conditions::all().unwrap();
-    for call in [libc::SYS_mmap, libc::SYS_mprotect, libc::SYS_clone, libc::SYS_socket, libc::SYS_ioctl] {
+    let conditional = [
+        libc::SYS_mmap,
+        libc::SYS_mprotect,
+        libc::SYS_clone,
+        libc::SYS_socket,
+        libc::SYS_ioctl,
+        libc::SYS_arch_prctl,
+    ];
+    for call in conditional {
         assert!(
             rules.contains_key(&call) && !CALLS.contains(&call),
             "{call} would be allowed with any argument"

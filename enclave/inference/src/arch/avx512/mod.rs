@@ -21,6 +21,8 @@ macro_rules! vectors {
     )* };
 }
 
+pub(super) mod amx;
+
 type Sums<const N: usize> = [[f32; LANES]; N];
 
 vectors! {
