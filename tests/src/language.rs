@@ -148,7 +148,15 @@ pub fn greedy_answer(prompt: &str, max_tokens: usize) -> String {
     let mut engine = Engine::new(model, EngineOptions::default());
     let sampling = Sampling::default();
     engine
-        .submit(Request { tenant: 0, prompt, max_tokens, stop_tokens: vec![2], sampling, logprobs: None })
+        .submit(Request {
+            tenant: 0,
+            prompt,
+            max_tokens,
+            stop_tokens: vec![2],
+            sampling,
+            logprobs: None,
+            constraint: None,
+        })
         .expect("it runs");
     let mut tokens = Vec::new();
     while !engine.is_idle() {

@@ -125,6 +125,12 @@ async fn requests_that_are_wrong_get_their_reason() {
         (json!({"prompt": []}), 400, "empty"),
         (json!({"prompt": "bal ".repeat(300)}), 400, "longer than the context"),
         (json!({"stop": vec!["x"; 17]}), 400, "16 texts"),
+        (json!({"response_format": {"type": "xml"}}), 400, "not understood"),
+        (json!({"response_format": {"type": "regex"}}), 400, "lacks"),
+        (json!({"response_format": {"type": "text", "regex": "a"}}), 400, "lacks"),
+        (json!({"response_format": {"type": "regex", "regex": "["}}), 400, "malformed"),
+        (json!({"response_format": {"type": "json_schema", "json_schema": {"schema": 7}}}), 400, "malformed"),
+        (json!({"response_format": {"type": "grammar", "grammar": "x".repeat(70_000)}}), 400, "64 KiB"),
         (json!({"model": "other"}), 404, "another model"),
     ];
     for (change, status, sentence) in cases {
@@ -144,6 +150,49 @@ async fn requests_that_are_wrong_get_their_reason() {
     assert!(post(&mut channel, "/v1/completions", &base).await.is_ok());
     let models: Value = serde_json::from_slice(&channel.get("/v1/models").await.unwrap()).unwrap();
     assert_eq!(models["data"][0]["id"], "canary");
+}
+
+#[test]
+fn answers_follow_a_schema() {
+    let (site, _broker, _host) = served("");
+    fs::write(
+        site.path("schema.json"),
+        r#"{"type": "object", "properties": {"zone": {"enum": ["north", "south"]}, "above": {"type": "boolean"}},
+            "required": ["zone", "above"], "additionalProperties": false}"#,
+    )
+    .unwrap();
+    let url = site.url();
+    let answer = site.succeed(&[
+        "chat",
+        &url,
+        "--message",
+        "bal",
+        "--json-schema",
+        "schema.json",
+        "--max-tokens",
+        "64",
+        "--temperature",
+        "0.7",
+        "--seed",
+        "5",
+        "--json",
+    ]);
+    let answer = answer.json();
+    let text = answer["answers"][0]["text"].as_str().unwrap();
+    let value: Value = serde_json::from_str(text).unwrap();
+    assert!(value["zone"] == "north" || value["zone"] == "south", "{text}");
+    assert!(value["above"].is_boolean(), "{text}");
+    assert!(text.find("zone") < text.find("above"), "in the order of the schema: {text}");
+    assert_eq!(answer["answers"][0]["finish_reason"], "stop");
+    let body = json!({"model": "canary", "prompt": "bal", "max_tokens": 32, "stream": false,
+        "response_format": {"type": "regex", "regex": "[0-9]{4}(-[0-9]{2}){2}"}});
+    let answer = tokio::runtime::Runtime::new()
+        .unwrap()
+        .block_on(async { post(&mut channel(&site).await, "/v1/completions", &body).await.unwrap() });
+    let date = answer["choices"][0]["text"].as_str().unwrap();
+    assert!(date.len() == 10 && date.as_bytes()[4] == b'-' && date.as_bytes()[7] == b'-', "{date}");
+    let missing = site.adyton(&["chat", &url, "--message", "bal", "--json-schema", "none.json"]);
+    assert!(missing.code == 1 && missing.stderr.contains("none.json"), "{missing:?}");
 }
 
 #[tokio::test]

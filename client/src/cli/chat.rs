@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use adyton_client::{Channel, Exchange, ReceiptFile};
 use clap::Args;
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::output::{INTEGRITY, banner};
@@ -68,12 +70,25 @@ struct SamplingArgs {
     /// A text that ends the answer; may be given more than once.
     #[arg(long)]
     stop: Vec<String>,
+    /// The answer is a JSON value that fulfils the schema in this file.
+    #[arg(long, value_name = "FILE", env = "ADYTON_JSON_SCHEMA")]
+    json_schema: Option<PathBuf>,
     /// Keep session, answers and receipts in this file, for `adyton receipt verify`.
     #[arg(long, env = "ADYTON_RECEIPT")]
     receipt: Option<PathBuf>,
 }
 
 impl SamplingArgs {
+    /// The schema as it is written: answers have its order.
+    fn schema(&self) -> Result<Option<Box<RawValue>>, Failure> {
+        let Some(path) = &self.json_schema else { return Ok(None) };
+        let unusable = |reason: &dyn std::fmt::Display| {
+            Failure::own(format!("cannot use {} as a JSON schema: {reason}", path.display()))
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| unusable(&error))?;
+        serde_json::from_str(&text).map(Some).map_err(|error| unusable(&error))
+    }
+
     /// The fields of a request that were asked for.
     fn body(&self, model: &str) -> serde_json::Map<String, Value> {
         let fields = [
@@ -91,12 +106,40 @@ impl SamplingArgs {
     }
 }
 
+/// A request as it is sent.
+#[derive(Serialize)]
+struct Body<'a> {
+    #[serde(flatten)]
+    fields: serde_json::Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    response_format: Option<ResponseFormat<'a>>,
+}
+
+#[derive(Serialize)]
+struct ResponseFormat<'a> {
+    r#type: &'static str,
+    json_schema: JsonSchema<'a>,
+}
+
+#[derive(Serialize)]
+struct JsonSchema<'a> {
+    name: &'static str,
+    schema: &'a RawValue,
+}
+
+impl<'a> ResponseFormat<'a> {
+    fn new(schema: &'a RawValue) -> Self {
+        Self { r#type: "json_schema", json_schema: JsonSchema { name: "answer", schema } }
+    }
+}
+
 /// A session with a language model.
 struct Talk<'a> {
     channel: Channel,
     sampling: &'a SamplingArgs,
     output: &'a Output,
     model: String,
+    schema: Option<Box<RawValue>>,
     exchanges: Vec<Exchange>,
     answers: Vec<Value>,
 }
@@ -157,6 +200,7 @@ impl<'a> Talk<'a> {
         sampling: &'a SamplingArgs,
         output: &'a Output,
     ) -> Result<Self, Failure> {
+        let schema = sampling.schema()?;
         let (mut channel, _) = open(service).await?;
         let model = match &sampling.model {
             Some(model) => model.clone(),
@@ -168,7 +212,7 @@ impl<'a> Talk<'a> {
             }
         };
         output.say(&banner(channel.session().report().simulated()));
-        Ok(Self { channel, sampling, output, model, exchanges: Vec::new(), answers: Vec::new() })
+        Ok(Self { channel, sampling, output, model, schema, exchanges: Vec::new(), answers: Vec::new() })
     }
 
     /// One turn of a conversation, which grows by it.
@@ -190,13 +234,15 @@ impl<'a> Talk<'a> {
         (name, value): (&str, Value),
         text_of: impl Fn(&Value) -> Option<&str>,
     ) -> Result<String, Failure> {
-        let mut body = self.sampling.body(&self.model);
-        body.insert(name.to_owned(), value);
+        let mut fields = self.sampling.body(&self.model);
+        fields.insert(name.to_owned(), value);
+        let response_format = self.schema.as_deref().map(ResponseFormat::new);
+        let body = serde_json::to_vec(&Body { fields, response_format }).map_err(|_| malformed())?;
         let (mut events, mut shown) = (Events::default(), String::new());
         let output = self.output;
         let answered = self
             .channel
-            .ask_streaming(path, Value::Object(body).to_string().into_bytes(), |piece| {
+            .ask_streaming(path, body, |piece| {
                 for event in events.push(piece) {
                     let text = text_of(&event["choices"][0]).unwrap_or_default();
                     output.say(&printable(text));

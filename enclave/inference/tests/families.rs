@@ -84,6 +84,7 @@ fn request(prompt: &[u32], max_tokens: usize) -> Request {
         stop_tokens: Vec::new(),
         sampling: Sampling::default(),
         logprobs: None,
+        constraint: None,
     }
 }
 

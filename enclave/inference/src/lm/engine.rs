@@ -7,7 +7,9 @@
 
 use std::collections::VecDeque;
 
-use super::{KvCache, KvKind, Model, ModelError, Sampler, Sampling, Sequence, Step, Wanted, logprobs};
+use super::{
+    Constraint, KvCache, KvKind, Model, ModelError, Sampler, Sampling, Sequence, Step, Wanted, logprobs,
+};
 
 /// Limits of an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub struct Request {
     pub sampling: Sampling,
     /// For each token of the answer: its probability and those of so many of the likeliest.
     pub logprobs: Option<usize>,
+    /// What the answer has to follow.
+    pub constraint: Option<Constraint>,
 }
 
 /// Number of a request within its engine.
@@ -63,6 +67,8 @@ pub enum Finish {
     /// The end of the context: the conversation has to be shortened to go on. Nothing is ever dropped from its beginning,
     /// which would change what the model was asked.
     Context,
+    /// The grammar exceeded its limits in the middle of the answer.
+    Grammar,
 }
 
 /// How likely tokens were, natural logarithms of the model's own probabilities, before any penalty or truncation.
@@ -326,7 +332,7 @@ impl Running {
             if self.generated >= self.request.max_tokens {
                 return Some(Finish::Length);
             }
-            let token = self.sampler.sample(row);
+            let Some(token) = self.choose(row) else { return Some(Finish::Grammar) };
             if self.request.stop_tokens.contains(&token) {
                 return Some(Finish::Stop);
             }
@@ -348,6 +354,18 @@ impl Running {
             }
         }
         None
+    }
+}
+
+impl Running {
+    /// The next token, one that the grammar allows.
+    fn choose(&mut self, row: &[f32]) -> Option<u32> {
+        let Some(constraint) = &mut self.request.constraint else { return Some(self.sampler.sample(row)) };
+        let mut row = row.to_vec();
+        constraint.allow(&mut row)?;
+        let token = self.sampler.sample(&row);
+        constraint.accept(token)?;
+        Some(token)
     }
 }
 

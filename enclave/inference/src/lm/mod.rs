@@ -9,6 +9,7 @@
 pub(crate) mod architecture;
 pub(crate) mod attention;
 mod checkpoint;
+mod constraint;
 mod engine;
 mod error;
 mod forward;
@@ -21,6 +22,7 @@ mod stop;
 mod trigonometry;
 
 pub use architecture::{Activation, Architecture, Family, RopePairs, RopeScaling};
+pub use constraint::{Constraint, Grammar, GrammarError, Grammars, MAX_GRAMMAR_LEN};
 pub use engine::{Engine, EngineOptions, Event, Finish, Logprobs, Request, RequestId};
 pub use error::ModelError;
 pub use forward::{Step, Wanted};

@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 
 use adyton_inference::chat::Message;
-use adyton_inference::lm::{Request, Sampling, StopStrings};
+use adyton_inference::lm::{Grammar, Request, Sampling, StopStrings};
 use adyton_inference::tokenizer::Encode;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use zeroize::Zeroize as _;
 
 use super::{Form, Generation, Language};
@@ -42,6 +43,7 @@ struct Body {
     logit_bias: Option<BTreeMap<u32, f32>>,
     seed: Option<i64>,
     stop: Option<Stops>,
+    response_format: Option<ResponseFormat>,
     #[serde(default)]
     stream: bool,
     stream_options: Option<StreamOptions>,
@@ -101,6 +103,57 @@ enum Stops {
 struct StreamOptions {
     #[serde(default)]
     include_usage: bool,
+}
+
+/// What the answer has to follow. `regex` and `grammar` are what other engines add.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResponseFormat {
+    #[serde(rename = "type")]
+    kind: Follow,
+    json_schema: Option<JsonSchema>,
+    regex: Option<String>,
+    grammar: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Follow {
+    Text,
+    JsonObject,
+    JsonSchema,
+    Regex,
+    Grammar,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JsonSchema {
+    schema: Box<RawValue>,
+    #[serde(rename = "name")]
+    _name: Option<String>,
+    #[serde(rename = "description")]
+    _description: Option<String>,
+    /// Schemas are followed strictly in any case.
+    #[serde(rename = "strict")]
+    _strict: Option<bool>,
+}
+
+impl ResponseFormat {
+    /// `Ok(None)` for a text that follows nothing.
+    fn grammar(&self) -> Result<Option<Grammar<'_>>, Refusal> {
+        const MISSING: Refusal =
+            Refusal(400, "response_format has a type and lacks what belongs to it, or has more");
+        let Self { kind, json_schema, regex, grammar } = self;
+        Ok(Some(match (kind, json_schema, regex, grammar) {
+            (Follow::Text, None, None, None) => return Ok(None),
+            (Follow::JsonObject, None, None, None) => Grammar::JsonSchema(r#"{"type": "object"}"#),
+            (Follow::JsonSchema, Some(json), None, None) => Grammar::JsonSchema(json.schema.get()),
+            (Follow::Regex, None, Some(regex), None) => Grammar::Regex(regex),
+            (Follow::Grammar, None, None, Some(grammar)) => Grammar::Lark(grammar),
+            _ => return Err(MISSING),
+        }))
+    }
 }
 
 /// A request that was understood.
@@ -217,6 +270,9 @@ impl Ask {
         seed: u64,
     ) -> Result<(Generation, usize), Refusal> {
         let (sampling, max_tokens) = (self.sampling(seed)?, self.max_tokens(language)?);
+        let format = self.body.response_format.as_ref();
+        let grammar = format.map(ResponseFormat::grammar).transpose()?.flatten();
+        let constraint = grammar.map(|grammar| language.constraint(grammar)).transpose()?;
         let prompt = match (self.body.prompt.take(), self.body.messages.take()) {
             (Some(Prompt::Tokens(tokens)), _) => tokens,
             (Some(Prompt::Text(mut text)), _) => {
@@ -250,6 +306,7 @@ impl Ask {
                 stop_tokens,
                 sampling,
                 logprobs: None,
+                constraint,
             })?,
             len,
         ))

@@ -8,11 +8,13 @@ mod answer;
 mod ask;
 mod worker;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::available_parallelism;
 
 use adyton_inference::chat::{ChatContext, ChatTemplate, Message};
-use adyton_inference::lm::{Engine, EngineOptions, Model, Options, Request};
+use adyton_inference::lm::{
+    Constraint, Engine, EngineOptions, Grammar, GrammarError, Grammars, Model, Options, Request,
+};
 use adyton_inference::tokenizer::{Encode, Tokenizer};
 use adyton_model::gguf::Gguf;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -32,6 +34,8 @@ pub(crate) const MAGIC: &[u8; 4] = b"GGUF";
 pub(crate) struct Language {
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
+    /// Made for the first request that needs it.
+    grammars: OnceLock<Result<Grammars, GrammarError>>,
     worker: Worker,
     /// Requests that run or wait.
     places: Arc<Semaphore>,
@@ -73,6 +77,7 @@ impl Language {
         Ok(Self {
             tokenizer,
             template,
+            grammars: OnceLock::new(),
             worker: Worker::start(Engine::new(model, engine))?,
             places: Arc::new(Semaphore::new(limits.running + limits.waiting)),
             seq_len,
@@ -82,6 +87,20 @@ impl Language {
 
     pub(crate) fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
+    }
+
+    /// Compiles what an answer has to follow. What is wrong with it is not said: that would cite it.
+    fn constraint(&self, grammar: Grammar<'_>) -> Result<Constraint, Refusal> {
+        let grammars = self.grammars.get_or_init(|| Grammars::new(&self.tokenizer));
+        let grammars =
+            grammars.as_ref().map_err(|_| Refusal(400, "this model cannot follow a response_format"))?;
+        grammars.compile(grammar).map_err(|error| match error {
+            GrammarError::TooLong(_) => Refusal(400, "response_format takes at most 64 KiB"),
+            _ => Refusal(
+                400,
+                "response_format is malformed, contradicts itself, or uses what is not supported (docs/clients.md)",
+            ),
+        })
     }
 
     /// Starts a request of `tenant` with these tokens.
