@@ -8,7 +8,7 @@ import ctypes, json, os, random, resource, statistics, subprocess, sys, time
 
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
 THREADS = int(os.environ.get("THREADS", "2"))
-PROMPT, GENERATE, SEQUENCES = 512, 64, 16
+PROMPT, GENERATE, SEQUENCES, ARRIVING = 512, 64, 16, 64
 
 
 def cpu_s():
@@ -29,7 +29,7 @@ def peer(model, n_prompt, n_gen, n_seq, threads):
     m = L.llama_model_load_from_file(model.encode(), L.llama_model_default_params())
     load_s = time.time() - start
     p = L.llama_context_default_params()
-    p.n_ctx = max(1024, n_prompt + 16, n_seq * (n_gen + 16))
+    p.n_ctx = max(1024, n_seq * (n_prompt + n_gen + 16))
     p.n_batch, p.n_ubatch, p.n_seq_max = 2048, 512, max(1, n_seq)
     p.n_threads = p.n_threads_batch = threads
     p.flash_attn_type = 1
@@ -58,15 +58,20 @@ def peer(model, n_prompt, n_gen, n_seq, threads):
 
     out = {"load_s": load_s}
     if n_prompt:
-        run = lambda: decode(n_prompt, lambda i: (0, i), False)
-        timed(n_prompt, run)
-        out["prompt"] = timed(n_prompt, run)
+        run = lambda: decode(n_prompt * n_seq, lambda i: divmod(i, n_prompt), False)
+        timed(n_prompt * n_seq, run)
+        out["prompt"] = timed(n_prompt * n_seq, run)
     if n_gen:
         run = lambda n: [decode(n_seq, lambda i: (i, step), True) for step in range(n)]
         timed(n_seq, lambda: run(4))
         out["generate"] = timed(n_gen * n_seq, lambda: run(n_gen))
     out["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return out
+
+
+def ours_arrive(program, model, n_prompt, n_seq, threads):
+    args = [program, "arrive", "-m", model, "-p", n_prompt, "-n", 4, "-s", n_seq, "-t", threads, "-r", 1]
+    return json.loads(subprocess.check_output([str(arg) for arg in args]))
 
 
 def ours(program, model, n_prompt, n_gen, n_seq, threads):
@@ -102,6 +107,11 @@ def main(program, models):
                 runs.setdefault(("us", test), []).append(ours(program, model, *shape, THREADS))
                 call = [sys.executable, __file__, "peer", model, *map(str, shape), str(THREADS)]
                 runs.setdefault(("peer", test), []).append(json.loads(subprocess.check_output(call)))
+            runs.setdefault("us arrive", []).append(ours_arrive(program, model, ARRIVING, SEQUENCES, THREADS))
+            call = [sys.executable, __file__, "peer", model, str(ARRIVING), "0", str(SEQUENCES), str(THREADS)]
+            answer = json.loads(subprocess.check_output(call))
+            waited = SEQUENCES * ARRIVING / answer["prompt"]["ts"]
+            runs.setdefault("peer arrive", []).append({"first_token_p95_s": waited})
         size = os.path.getsize(model)
         bound = median(runs["limits"], "read_gb_s") * 1e9 / size
         rows = [("prompt of %d" % PROMPT, "single", "prompt", None), ("generate", "single", "generate", bound),
@@ -113,6 +123,10 @@ def main(program, models):
             share = "%d %%" % (100 * a / limit) if limit else ""
             print("| %s | %s | %.1f | %.1f | %.2f | %.1f | %.1f | %.2f | %s |"
                   % (os.path.basename(model), name, a, b, a / b, c, d, c / d, share))
+        # The peer's is the least that a server on it can take: its prompts computed as one batch.
+        a, b = (median(runs[who + " arrive"], "first_token_p95_s") for who in ("us", "peer"))
+        print("| %s | %d prompts of %d at once, first token p95, s | %.2f | %.2f | %.2f | | | | |"
+              % (os.path.basename(model), SEQUENCES, ARRIVING, a, b, b / a))
         us, them = runs["us", "single"], runs["peer", "single"]
         print("| %s | load, s / peak memory over file | %.2f / %.2f | %.2f / %.2f | | | | | |"
               % (os.path.basename(model), median(us, "load_s"), median(us, "peak_rss_bytes") / size,

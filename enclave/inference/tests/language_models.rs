@@ -156,7 +156,7 @@ fn the_same_bits_for_every_path_thread_count_chunking_and_batch() {
             serde_json::from_slice(&std::fs::read(file.with_extension("json")).unwrap()).unwrap();
         let prompt = tokens(&golden["prompt_tokens"]);
         let prompt = &prompt[..37];
-        for kind in [KvKind::F32, KvKind::F16] {
+        for kind in [KvKind::F32, KvKind::F16, KvKind::Q8] {
             let mut want = Vec::new();
             for path in Path::available() {
                 for threads in [1, 3] {
@@ -173,6 +173,34 @@ fn the_same_bits_for_every_path_thread_count_chunking_and_batch() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn rounded_keys_and_values_stay_near_the_exact_ones() {
+    for file in samples() {
+        let bytes = std::fs::read(&file).unwrap();
+        let golden: Value =
+            serde_json::from_slice(&std::fs::read(file.with_extension("json")).unwrap()).unwrap();
+        let prompt = tokens(&golden["prompt_tokens"]);
+        let model = load(&bytes, Options::default());
+        let exact = all_logits(&model, KvKind::F32, &prompt, 16);
+        let size = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+        let mut bytes = Vec::new();
+        // Where activations are rounded to 8 bits, a small difference may round otherwise and become a larger one.
+        let float = file.to_string_lossy().ends_with("f32.gguf");
+        let most = if float { [0.0, 0.002, 0.03] } else { [0.0, 0.05, 0.1] };
+        for (kind, most) in [KvKind::F32, KvKind::F16, KvKind::Q8].into_iter().zip(most) {
+            let got = all_logits(&model, kind, &prompt, 16);
+            let apart = size(&mut got.iter().zip(&exact).map(|(a, b)| a - b));
+            let apart = apart / size(&mut exact.iter().copied());
+            assert!(apart <= most, "{} {kind:?}: {apart}", file.display());
+            let (mut cache, mut sequence) = (model.cache(kind, 64), Sequence::default());
+            let step = Step { sequence: &mut sequence, tokens: &prompt[..17], wanted: Wanted::Nothing };
+            model.forward(&mut cache, &mut [step]).unwrap();
+            bytes.push(cache.len_bytes());
+        }
+        assert!(bytes[1] * 2 == bytes[0] && bytes[2] * 10 <= bytes[0] * 4, "{bytes:?}");
     }
 }
 

@@ -256,6 +256,33 @@ on_paths! {
         }
     }
 
+    /// `out[row][lane] = codes[row][lane] * steps[lane]`, rows of 16.
+    ///
+    /// # Panics
+    /// If lengths do not fit.
+    fn widen_by_lane(codes: &[i8], steps: &[f32], out: &mut [f32]) {
+        assert!(codes.len() == out.len() && steps.len() == LANES, "widen_by_lane: lengths differ");
+        for (codes, out) in codes.as_chunks::<LANES>().0.iter().zip(out.as_chunks_mut::<LANES>().0) {
+            for lane in 0..LANES {
+                out[lane] = f32::from(codes[lane]) * steps[lane];
+            }
+        }
+    }
+
+    /// `out[row][lane] = codes[row][lane] * steps[row]`, rows of 16.
+    ///
+    /// # Panics
+    /// If lengths do not fit.
+    fn widen_by_row(codes: &[i8], steps: &[f32], out: &mut [f32]) {
+        assert!(codes.len() == out.len() && steps.len() * LANES == out.len(), "widen_by_row: lengths differ");
+        let rows = codes.as_chunks::<LANES>().0.iter().zip(out.as_chunks_mut::<LANES>().0);
+        for ((codes, out), step) in rows.zip(steps) {
+            for lane in 0..LANES {
+                out[lane] = f32::from(codes[lane]) * step;
+            }
+        }
+    }
+
     /// Rounds to binary16.
     ///
     /// # Panics

@@ -5,6 +5,7 @@
 //! parts run out is not waited for. Which thread computes a part never changes what it computes.
 
 use std::cell::UnsafeCell;
+use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, TryLockError};
@@ -135,7 +136,7 @@ impl Pool {
         task: impl Fn(usize, &Cells<'_, T>) + Sync,
     ) {
         let taken = (0..data.len().div_ceil(cell)).map(|_| AtomicBool::new(false)).collect();
-        let cells = Cells { start: data.as_mut_ptr(), len: data.len(), cell, taken, borrow: data };
+        let cells = Cells { start: data.as_mut_ptr(), len: data.len(), cell, taken, borrow: PhantomData };
         self.run(parts, &|part| task(part, &cells));
     }
 }
@@ -146,8 +147,8 @@ pub struct Cells<'data, T> {
     len: usize,
     cell: usize,
     taken: Vec<AtomicBool>,
-    #[expect(dead_code, reason = "holds the exclusive borrow")]
-    borrow: &'data mut [T],
+    /// Not the borrow itself: to move that would end what `start` may do.
+    borrow: PhantomData<&'data mut [T]>,
 }
 
 // SAFETY: a shared `Cells` only hands out disjoint exclusive parts of a slice of Send elements.

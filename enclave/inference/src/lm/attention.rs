@@ -5,8 +5,8 @@
 //! have weight exactly 0, so other tokens of the batch change nothing. Queries that share a KV head are computed
 //! together, which is where the time is saved.
 
-use super::kv_cache::{KvCache, PAGE, Page, Sequence};
-use super::{Architecture, KvKind};
+use super::Architecture;
+use super::kv_cache::{BLOCK, KvCache, PAGE, Page, Sequence};
 use crate::arch::{Cells, Elementwise, LANES, Path, Pool, float_tile, half_tile};
 
 /// Queries of one sequence: rows `first..first + count` of the batch are positions `start..start + count`.
@@ -105,7 +105,7 @@ impl Attention<'_> {
         let mut scores = vec![0.0; n * len];
         for (index, page) in pages.iter().enumerate() {
             let mut sums = [[0.0; LANES]; COLUMNS];
-            self.multiply(*page, head, 0, a.head_dim, &queries, n, &mut sums);
+            self.multiply(*page, head, Part::Keys, &queries, n, &mut sums);
             for (column, sums) in sums.iter().enumerate().take(n) {
                 scores[column * len + index * PAGE..][..PAGE].copy_from_slice(sums);
             }
@@ -129,8 +129,8 @@ impl Attention<'_> {
         for d in 0..self.cache.head_dim() / LANES {
             let mut sums = [[0.0; LANES]; COLUMNS];
             for (index, page) in pages.iter().enumerate() {
-                let offset = self.cache.values() + d * PAGE * LANES;
-                self.multiply(*page, head, offset, PAGE, &weights[index * PAGE * n..], n, &mut sums);
+                let weights = &weights[index * PAGE * n..][..PAGE * n];
+                self.multiply(*page, head, Part::Values(d), weights, n, &mut sums);
             }
             let count = LANES.min(a.head_dim - d * LANES);
             for (column, sums) in sums.iter().enumerate().take(n) {
@@ -141,25 +141,46 @@ impl Attention<'_> {
         }
     }
 
-    /// `sums[column] += sum over i below count of page[offset + i][16] * x[i][column]`.
-    #[expect(clippy::too_many_arguments, reason = "one place, and the names say it")]
-    fn multiply(
-        &self,
-        page: usize,
-        head: usize,
-        offset: usize,
-        count: usize,
-        x: &[f32],
-        n: usize,
-        sums: &mut [[f32; LANES]],
-    ) {
+    /// `sums[column] += sum over i of part[i][16] * x[i][column]`.
+    fn multiply(&self, page: usize, head: usize, part: Part, x: &[f32], n: usize, sums: &mut [[f32; LANES]]) {
+        let (offset, count) = match part {
+            Part::Keys => (0, self.architecture.head_dim),
+            Part::Values(d) => (self.cache.values() + d * PAGE * LANES, PAGE),
+        };
         let from = self.cache.place(self.layer, head) + offset;
-        let x = &x[..count * n];
+        let elements = from..from + count * LANES;
         match &self.cache.pages[page] {
-            Page::F32(data) => float_tile(self.path, &data[from..][..count * LANES], x, n, sums),
-            Page::F16(data) => half_tile(self.path, &data[from..][..count * LANES], x, n, sums),
+            Page::F32(data) => float_tile(self.path, &data[elements], x, n, sums),
+            Page::F16(data) => half_tile(self.path, &data[elements], x, n, sums),
+            Page::Q8(codes, steps) => {
+                let f = Elementwise::new(self.path);
+                let steps = &steps[self.cache.steps(self.layer, head)..];
+                let mut block = [0.0; BLOCK * LANES];
+                // Of keys a block of elements at a time, of values all 16 positions.
+                for (index, codes) in codes[elements].chunks(BLOCK * LANES).enumerate() {
+                    let block = &mut block[..codes.len()];
+                    match part {
+                        Part::Keys => f.widen_by_lane(codes, &steps[index * PAGE..][..PAGE], block),
+                        Part::Values(d) => {
+                            let first = self.cache.value_steps() + d * LANES / BLOCK * PAGE;
+                            f.widen_by_row(codes, &steps[first..][..PAGE], block);
+                        }
+                    }
+                    let rows = block.len() / LANES;
+                    float_tile(self.path, block, &x[index * BLOCK * n..][..rows * n], n, sums);
+                }
+            }
         }
     }
+}
+
+/// What of a page is multiplied.
+#[derive(Clone, Copy)]
+enum Part {
+    /// Keys: elements of the head by 16 positions.
+    Keys,
+    /// 16 elements of the values from 16 times this on: positions by elements.
+    Values(usize),
 }
 
 /// Writes the keys and values of all spans into their pages.
@@ -172,6 +193,8 @@ pub(crate) fn store(
     (qkv, stride): (&[f32], usize),
     a: &Architecture,
 ) {
+    let kind = cache.kind();
+    let empty = || Page::empty(kind);
     // One piece for each page touched, so that threads write different pages.
     let mut pieces = Vec::new();
     for span in spans {
@@ -180,11 +203,7 @@ pub(crate) fn store(
             let position = span.start + at;
             let count = (PAGE - position % PAGE).min(span.count - at);
             let id = span.sequence.pages[position / PAGE];
-            let empty = match cache.kind() {
-                KvKind::F32 => Page::F32(Box::default()),
-                KvKind::F16 => Page::F16(Box::default()),
-            };
-            let page = std::mem::replace(&mut cache.pages[id], empty);
+            let page = std::mem::replace(&mut cache.pages[id], empty());
             pieces.push((id, page, span.first + at, position % PAGE, count));
             at += count;
         }
@@ -207,6 +226,20 @@ pub(crate) fn store(
                             f.to_f16(key, &mut k);
                             f.to_f16(value, &mut v);
                             put(&mut data[place..], shared.values(), *slot + i, &k, &v);
+                        }
+                        Page::Q8(codes, steps) => {
+                            let steps = &mut steps[shared.steps(layer, head)..];
+                            let (mut k, mut v) = (vec![0; key.len()], vec![0; key.len()]);
+                            for (half, (x, codes)) in [(key, &mut k), (value, &mut v)].into_iter().enumerate()
+                            {
+                                for (block, (x, codes)) in
+                                    x.chunks(BLOCK).zip(codes.chunks_mut(BLOCK)).enumerate()
+                                {
+                                    let at = half * shared.value_steps() + block * PAGE + *slot + i;
+                                    steps[at] = f.quantize(x, codes);
+                                }
+                            }
+                            put(&mut codes[place..], shared.values(), *slot + i, &k, &v);
                         }
                     }
                 }

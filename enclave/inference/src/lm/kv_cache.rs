@@ -17,13 +17,47 @@ pub enum KvKind {
     F32,
     /// Rounded to binary16; half the memory.
     F16,
+    /// 8-bit codes with a step for each [`BLOCK`] elements of a position's head; a bit over a quarter of the memory.
+    Q8,
 }
+
+/// Elements that share a step in [`KvKind::Q8`].
+pub(super) const BLOCK: usize = 32;
 
 /// One page.
 #[derive(Debug)]
 pub(super) enum Page {
     F32(Box<[f32]>),
     F16(Box<[u16]>),
+    /// Codes lie like the elements of the others. Steps: for each layer and KV head `[block][16 positions]` of the keys,
+    /// then of the values.
+    Q8(Box<[i8]>, Box<[f32]>),
+}
+
+impl Page {
+    fn new(kind: KvKind, len: usize, steps: usize) -> Self {
+        match kind {
+            KvKind::F32 => Self::F32(vec![0.0; len].into()),
+            KvKind::F16 => Self::F16(vec![0; len].into()),
+            KvKind::Q8 => Self::Q8(vec![0; len].into(), vec![0.0; steps].into()),
+        }
+    }
+
+    /// Nothing, in the place of a page that is being written.
+    pub(super) fn empty(kind: KvKind) -> Self {
+        Self::new(kind, 0, 0)
+    }
+
+    fn wipe(&mut self) {
+        match self {
+            Self::F32(data) => data.fill(0.0),
+            Self::F16(data) => data.fill(0),
+            Self::Q8(codes, steps) => {
+                codes.fill(0);
+                steps.fill(0.0);
+            }
+        }
+    }
 }
 
 /// Pages of all sequences of one model.
@@ -85,11 +119,12 @@ impl KvCache {
     /// Bytes taken so far.
     #[must_use]
     pub fn len_bytes(&self) -> usize {
-        let element = match self.kind {
-            KvKind::F32 => 4,
-            KvKind::F16 => 2,
+        let page = match self.kind {
+            KvKind::F32 => 4 * self.page_len,
+            KvKind::F16 => 2 * self.page_len,
+            KvKind::Q8 => self.page_len + 4 * self.page_steps(),
         };
-        self.pages.len() * self.page_len * element
+        self.pages.len() * page
     }
 
     /// Makes room for `len` positions.
@@ -100,10 +135,7 @@ impl KvCache {
         }
         for _ in 0..missing {
             let page = self.free.pop().unwrap_or_else(|| {
-                self.pages.push(match self.kind {
-                    KvKind::F32 => Page::F32(vec![0.0; self.page_len].into()),
-                    KvKind::F16 => Page::F16(vec![0; self.page_len].into()),
-                });
+                self.pages.push(Page::new(self.kind, self.page_len, self.page_steps()));
                 self.pages.len() - 1
             });
             sequence.pages.push(page);
@@ -118,10 +150,7 @@ impl KvCache {
         }
         sequence.len = len;
         for page in sequence.pages.drain(len.div_ceil(PAGE)..) {
-            match &mut self.pages[page] {
-                Page::F32(data) => data.fill(0.0),
-                Page::F16(data) => data.fill(0),
-            }
+            self.pages[page].wipe();
             self.free.push(page);
         }
     }
@@ -140,6 +169,20 @@ impl KvCache {
     /// Elements of the keys of one layer and head in a page.
     pub(super) fn values(&self) -> usize {
         self.head_dim * PAGE
+    }
+
+    /// First step of the keys of a layer and head within a page; those of the values follow `value_steps()` later.
+    pub(super) fn steps(&self, layer: usize, head: usize) -> usize {
+        (layer * self.n_kv_heads + head) * 2 * self.value_steps()
+    }
+
+    /// Steps of the keys of one layer and head in a page.
+    pub(super) fn value_steps(&self) -> usize {
+        self.head_dim.div_ceil(BLOCK) * PAGE
+    }
+
+    fn page_steps(&self) -> usize {
+        self.page_len / (2 * self.values()) * 2 * self.value_steps()
     }
 
     /// Head dimension, filled up to 16.

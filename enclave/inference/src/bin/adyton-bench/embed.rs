@@ -1,6 +1,7 @@
 //! Vectors of texts.
 
 use std::path::Path;
+use std::time::Instant;
 
 use adyton_inference::encoder::{Encoder, Pooling};
 use adyton_inference::lm::Options;
@@ -17,7 +18,8 @@ fn setting(folder: &Path, file: &str, key: &str) -> Value {
     json[key].clone()
 }
 
-pub(crate) fn embed(run: &Run, json_file: &Path) -> Result<Value, AnyError> {
+/// The vectors; or, with `repetitions`, how long they took each time.
+pub(crate) fn embed(run: &Run, json_file: &Path, repetitions: usize) -> Result<Value, AnyError> {
     let read = |file: &str| {
         std::fs::read(run.model.join(file))
             .map_err(|error| format!("{}/{file}: {error}", run.model.display()))
@@ -45,5 +47,15 @@ pub(crate) fn embed(run: &Run, json_file: &Path) -> Result<Value, AnyError> {
         all.push(tokens);
     }
     let pooling = if cls { Pooling::Cls } else { Pooling::Mean };
-    Ok(json!(encoder.embed(&all, pooling)?))
+    let vectors = encoder.embed(&all, pooling)?;
+    if repetitions == 0 {
+        return Ok(json!(vectors));
+    }
+    let mut samples = Vec::new();
+    for _ in 0..repetitions {
+        let start = Instant::now();
+        encoder.embed(&all, pooling)?;
+        samples.push(start.elapsed().as_secs_f64());
+    }
+    Ok(json!({ "n_texts": all.len(), "n_threads": run.threads, "samples_s": samples }))
 }

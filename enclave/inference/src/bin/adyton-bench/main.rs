@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "a program: it reads files and the clock")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "its answer is printed")]
 
+mod arrive;
 mod embed;
 mod file;
 mod limits;
@@ -39,7 +40,7 @@ struct Run {
     /// Kernel path: scalar, avx2, avx512-vnni, amx-int8; the fastest of this CPU where absent.
     #[arg(long)]
     kernels: Option<String>,
-    /// Keys and values: f16 or f32.
+    /// Keys and values: f16, f32 or q8.
     #[arg(long, value_parser = kv_kind)]
     kv: Option<KvKind>,
 }
@@ -61,6 +62,23 @@ enum Verb {
         n_sequences: usize,
         /// Repetitions.
         #[arg(short = 'r', default_value_t = 5)]
+        repetitions: usize,
+    },
+    /// How long requests that arrive together wait for their first tokens.
+    Arrive {
+        #[command(flatten)]
+        run: Run,
+        /// Tokens of each prompt.
+        #[arg(short = 'p', default_value_t = 64)]
+        n_prompt: usize,
+        /// Tokens generated for each.
+        #[arg(short = 'n', default_value_t = 16)]
+        n_gen: usize,
+        /// Requests.
+        #[arg(short = 's', default_value_t = 16)]
+        n_sequences: usize,
+        /// Repetitions.
+        #[arg(short = 'r', default_value_t = 3)]
         repetitions: usize,
     },
     /// Logits of the last token, and a greedy continuation.
@@ -93,6 +111,9 @@ enum Verb {
         /// JSON array of texts.
         #[arg(long)]
         json_file: PathBuf,
+        /// Answer with the time of so many repetitions instead of vectors.
+        #[arg(short = 'r', default_value_t = 0)]
+        repetitions: usize,
     },
     /// Read bandwidth, f32 and int8 peaks of this machine.
     Limits {
@@ -109,7 +130,8 @@ fn kv_kind(text: &str) -> Result<KvKind, String> {
     match text {
         "f16" => Ok(KvKind::F16),
         "f32" => Ok(KvKind::F32),
-        other => Err(format!("`{other}` is neither f16 nor f32")),
+        "q8" => Ok(KvKind::Q8),
+        other => Err(format!("`{other}` is none of f16, f32 and q8")),
     }
 }
 
@@ -126,9 +148,12 @@ fn main() -> ExitCode {
         Verb::Speed { run, n_prompt, n_gen, n_sequences, repetitions } => {
             speed::speed(&run, n_prompt, n_gen, n_sequences.max(1), repetitions.max(1))
         }
+        Verb::Arrive { run, n_prompt, n_gen, n_sequences, repetitions } => {
+            arrive::arrive(&run, n_prompt.max(1), n_gen.max(1), n_sequences.max(1), repetitions.max(1))
+        }
         Verb::Logits { run, tokens, greedy } => logits::logits(&run, &tokens, greedy),
         Verb::Tokenize { model, text_file, special } => logits::tokenize(&model, &text_file, special),
-        Verb::Embed { run, json_file } => embed::embed(&run, &json_file),
+        Verb::Embed { run, json_file, repetitions } => embed::embed(&run, &json_file, repetitions),
         Verb::Limits { threads, repetitions } => Ok(limits::limits(threads, repetitions.max(1))),
     };
     match result {

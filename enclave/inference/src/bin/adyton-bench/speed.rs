@@ -8,19 +8,23 @@ use serde_json::{Value, json};
 use crate::{AnyError, Run, file};
 
 /// Tokens that no two repetitions share.
-struct Tokens {
+pub(crate) struct Tokens {
     state: u64,
     vocab_size: u64,
 }
 
 impl Tokens {
+    pub(crate) fn new(seed: u64, vocab_size: u64) -> Self {
+        Self { state: seed, vocab_size }
+    }
+
     fn next(&mut self) -> u32 {
         self.state =
             self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         u32::try_from((self.state >> 33) % self.vocab_size).unwrap_or(0)
     }
 
-    fn take(&mut self, n: usize) -> Vec<u32> {
+    pub(crate) fn take(&mut self, n: usize) -> Vec<u32> {
         (0..n).map(|_| self.next()).collect()
     }
 }
@@ -111,7 +115,7 @@ pub(crate) fn speed(
     let load_s = start.elapsed().as_secs_f64();
     let vocab_size = model.architecture().vocab_size as u64;
     let seed = u64::from(std::process::id()) | 1;
-    let mut tokens = Tokens { state: seed, vocab_size };
+    let mut tokens = Tokens::new(seed, vocab_size);
     let positions = n_prompt.max(n_gen * n_sequences + 16 * n_sequences);
     let mut cache = model.cache(run.kv.unwrap_or(KvKind::F16), positions);
     let mut answers = Vec::new();
