@@ -33,7 +33,7 @@ class Graph:
 
     def const(self, value):
         self.count += 1
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), "c%d" % self.count))
+        self.constants.append(numpy_helper.from_array(np.array(value, order="C"), "c%d" % self.count))
         return "c%d" % self.count
 
     def op(self, kind, *inputs, **attributes):

@@ -396,10 +396,13 @@ impl Encoder {
             spans.push(Span { first, count: text.len(), start: 0, sequence });
             first += text.len();
         }
+        let f = Elementwise::new(self.path);
         let mut activations = Activations::default();
+        let (mut qkv, mut mixed, mut wide, mut y) = (Vec::new(), vec![0.0; x.len()], Vec::new(), Vec::new());
         for layer in &self.layers {
             let stack: Vec<&Packed> = layer.qkv.iter().collect();
-            let qkv = self.product(&mut activations, &x, dim, &stack, &layer.qkv_bias);
+            self.multiply(&mut activations, (&x, dim), &stack, &mut qkv, |_| ());
+            self.pool.chunks_mut(&mut qkv, 3 * dim, |_, row| f.add(row, &layer.qkv_bias));
             store(self.path, &self.pool, &mut cache, 0, &spans, (&qkv, 3 * dim), a);
             let attention = Attention {
                 path: self.path,
@@ -410,17 +413,38 @@ impl Encoder {
                 stride: 3 * dim,
                 causal: false,
             };
-            let mut mixed = vec![0.0; x.len()];
             attention.run(&self.pool, &spans, &mut mixed);
-            let y = self.product(&mut activations, &mixed, dim, &[&layer.output.weights], &layer.output.bias);
-            self.residual(&mut x, &y, &layer.output_norm);
-            let mut wide = self.product(&mut activations, &x, dim, &[&layer.up.weights], &layer.up.bias);
-            self.pool.chunks_mut(&mut wide, a.hidden_dim, |_, row| f.gelu_exact(row));
-            let y =
-                self.product(&mut activations, &wide, a.hidden_dim, &[&layer.down.weights], &layer.down.bias);
-            self.residual(&mut x, &y, &layer.down_norm);
+            self.multiply(&mut activations, (&mixed, dim), &[&layer.output.weights], &mut y, |_| ());
+            self.residual(&mut x, &y, &layer.output.bias, &layer.output_norm);
+            self.multiply(&mut activations, (&x, dim), &[&layer.up.weights], &mut wide, |_| ());
+            let activate = |row: &mut [f32]| {
+                f.add(row, &layer.up.bias);
+                f.gelu_exact(row);
+            };
+            let hidden = (wide.as_slice(), a.hidden_dim);
+            self.multiply(&mut activations, hidden, &[&layer.down.weights], &mut y, activate);
+            self.residual(&mut x, &y, &layer.down.bias, &layer.down_norm);
         }
         Ok(x)
+    }
+
+    /// `out = stack . prepare(x)` for rows of `len` elements.
+    fn multiply(
+        &self,
+        activations: &mut Activations,
+        (x, len): (&[f32], usize),
+        stack: &[&Packed],
+        out: &mut Vec<f32>,
+        prepare: impl Fn(&mut [f32]) + Sync,
+    ) {
+        let n = x.len() / len;
+        activations.fill(self.path, &self.pool, (n, len), Forms::of(stack), |i, out| {
+            out.copy_from_slice(&x[i * len..(i + 1) * len]);
+            prepare(out);
+        });
+        // Every element is written.
+        out.resize(n * stack.iter().map(|weights| weights.rows()).sum::<usize>(), 0.0);
+        matmul(self.path, &self.pool, activations, stack, out);
     }
 
     /// `stack . x + bias` for rows of `len` elements.
@@ -432,23 +456,20 @@ impl Encoder {
         stack: &[&Packed],
         bias: &[f32],
     ) -> Vec<f32> {
-        let n = x.len() / len;
-        activations.fill(self.path, &self.pool, (n, len), Forms::of(stack), |i, out| {
-            out.copy_from_slice(&x[i * len..(i + 1) * len]);
-        });
-        let mut out = vec![0.0; n * bias.len()];
-        matmul(self.path, &self.pool, activations, stack, &mut out);
+        let mut out = Vec::new();
+        self.multiply(activations, (x, len), stack, &mut out, |_| ());
         let f = Elementwise::new(self.path);
         self.pool.chunks_mut(&mut out, bias.len(), |_, row| f.add(row, bias));
         out
     }
 
-    /// `x = norm(x + y)`.
-    fn residual(&self, x: &mut [f32], y: &[f32], norm: &Norm) {
+    /// `x = norm(x + (y + bias))`.
+    fn residual(&self, x: &mut [f32], y: &[f32], bias: &[f32], norm: &Norm) {
         let (f, dim) = (Elementwise::new(self.path), self.architecture.dim);
         self.pool.chunks_mut(x, dim, |row, x| {
-            let mut sum = x.to_vec();
-            f.add(&mut sum, &y[row * dim..(row + 1) * dim]);
+            let mut sum = y[row * dim..(row + 1) * dim].to_vec();
+            f.add(&mut sum, bias);
+            f.add(&mut sum, x);
             f.layer_norm(&sum, &norm.weight, &norm.bias, self.epsilon, x);
         });
     }

@@ -147,20 +147,23 @@ impl Activations {
             })
             .collect();
         pool.chunks_mut(&mut parts, 1, |part, tiles| {
-            let mut row = vec![0.0; len];
+            // Floats are turned round once all columns of the tile are there: written column by column, each of them
+            // would touch every line of the tile.
+            let mut rows = vec![0.0; len * if forms.float { tile } else { 1 }];
             for (shorts, longs, floats) in tiles {
                 for slot in 0..tile.min(n - part * tile) {
                     let place = Place { slot, tile, by_column };
-                    column(part * tile + slot, &mut row);
+                    let row = &mut rows[if forms.float { slot * len } else { 0 }..][..len];
+                    column(part * tile + slot, row);
                     if forms.short {
-                        quantize(f, &row, shorts, place);
+                        quantize(f, row, shorts, place);
                     }
                     if forms.long {
-                        quantize_long(f, &row, longs, place);
+                        quantize_long(f, row, longs, place);
                     }
-                    if forms.float {
-                        floats.iter_mut().skip(slot).step_by(tile).zip(&row).for_each(|(to, x)| *to = *x);
-                    }
+                }
+                for (i, out) in floats.chunks_exact_mut(tile).enumerate() {
+                    out.iter_mut().zip(rows.iter().skip(i).step_by(len)).for_each(|(out, x)| *out = *x);
                 }
             }
         });

@@ -88,6 +88,47 @@ fn float_layout_tile(
     }
 }
 
+/// [`float_layout_tile`] for two groups at once; false where there is no kernel for that.
+#[cfg(target_arch = "x86_64")]
+fn float_pair_tile(
+    path: Path,
+    layout: Layout,
+    groups: [&[u8]; 2],
+    x: &[f32],
+    columns: usize,
+    out: &mut [[[f32; LANES]; MAX_COLUMNS]; 2],
+) -> bool {
+    macro_rules! widths {
+        ($($n:literal)*) => {
+            match columns {
+                $($n => {
+                    let out = out.each_mut().map(|out| out.first_chunk_mut::<$n>().expect("as many sums as columns"));
+                    // SAFETY: a path of this kind exists only on CPUs with these instructions.
+                    unsafe { super::avx512::float_pair(layout, groups, x, out) }
+                })*
+                _ => return false,
+            }
+        };
+    }
+    if path.kind() != Kind::Avx512 {
+        return false;
+    }
+    widths!(1 2 3 4 5 6 8 10 12);
+    true
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn float_pair_tile(
+    _: Path,
+    _: Layout,
+    _: [&[u8]; 2],
+    _: &[f32],
+    _: usize,
+    _: &mut [[[f32; LANES]; MAX_COLUMNS]; 2],
+) -> bool {
+    false
+}
+
 /// `out[column][lane] += sum of w[i][lane] * x[i][column]`, elements in order; `w` is `[element][16]` f32.
 pub(crate) fn float_tile(path: Path, w: &[f32], x: &[f32], columns: usize, out: &mut [[f32; LANES]]) {
     // SAFETY: every bit pattern of four initialised bytes is four bytes, and u8 has no alignment.
@@ -176,23 +217,28 @@ pub fn matmul(path: Path, pool: &Pool, x: &Activations, stack: &[&Packed], out: 
             amx::part(weights, first..end, x, |tile, group, sums| put(tile, group, sums));
             return;
         }
+        let layout = weights.layout();
         for tile in 0..x.tiles() {
-            for group in first..end {
-                let mut sums = [[0.0; LANES]; MAX_COLUMNS];
+            let mut group = first;
+            while group < end {
+                let mut sums = [[[0.0; LANES]; MAX_COLUMNS]; 2];
                 let bytes = weights.group(group);
-                if weights.layout().is_float() {
-                    float_layout_tile(path, weights.layout(), bytes, x.floats(tile), columns, &mut sums);
+                if !layout.is_float() {
+                    let x = x.integers(tile, layout.is_long());
+                    integer_tile(path, layout, bytes, x, columns, &mut sums[0]);
+                } else if group + 1 < end && {
+                    let pair = [bytes, weights.group(group + 1)];
+                    float_pair_tile(path, layout, pair, x.floats(tile), columns, &mut sums)
+                } {
+                    put(tile, group + 1, &sums[1]);
+                    put(tile, group, &sums[0]);
+                    group += 2;
+                    continue;
                 } else {
-                    integer_tile(
-                        path,
-                        weights.layout(),
-                        bytes,
-                        x.integers(tile, weights.layout().is_long()),
-                        columns,
-                        &mut sums,
-                    );
+                    float_layout_tile(path, layout, bytes, x.floats(tile), columns, &mut sums[0]);
                 }
-                put(tile, group, &sums);
+                put(tile, group, &sums[0]);
+                group += 1;
             }
         }
     });

@@ -263,10 +263,27 @@ vectors! {
         store_sums(out, &total);
     }
 
-    fn f32s<const N: usize>(group: &[u8], x: &[f32], out: &mut Sums<N>) {
+    fn of_f32(w: &[u8; 64]) -> __m512 {
+        _mm512_castsi512_ps(load(w))
+    }
+
+    fn of_f16(w: &[u8; 32]) -> __m512 {
+        halves(w)
+    }
+
+    fn of_bf16(w: &[u8; 32]) -> __m512 {
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(load_half(w))))
+    }
+
+    fn one<const N: usize, const BYTES: usize>(
+        group: &[u8],
+        x: &[f32],
+        widen: impl Fn(&[u8; BYTES]) -> __m512,
+        out: &mut Sums<N>,
+    ) {
         let mut total = load_sums(out);
-        for (w, x) in group.as_chunks::<64>().0.iter().zip(x.chunks_exact(N)) {
-            let w = _mm512_castsi512_ps(load(w));
+        for (w, x) in group.as_chunks().0.iter().zip(x.as_chunks::<N>().0) {
+            let w = widen(w);
             for n in 0..N {
                 total[n] = _mm512_fmadd_ps(w, _mm512_set1_ps(x[n]), total[n]);
             }
@@ -274,26 +291,25 @@ vectors! {
         store_sums(out, &total);
     }
 
-    fn f16s<const N: usize>(group: &[u8], x: &[f32], out: &mut Sums<N>) {
-        let mut total = load_sums(out);
-        for (w, x) in group.as_chunks::<32>().0.iter().zip(x.chunks_exact(N)) {
-            let w = halves(w);
+    /// Two groups: each number of a column is loaded once for both.
+    fn two<const N: usize, const BYTES: usize>(
+        groups: [&[u8]; 2],
+        x: &[f32],
+        widen: impl Fn(&[u8; BYTES]) -> __m512,
+        [first, second]: [&mut Sums<N>; 2],
+    ) {
+        let (mut a, mut b) = (load_sums(first), load_sums(second));
+        let [v, w] = groups.map(|group| group.as_chunks().0);
+        for ((v, w), x) in v.iter().zip(w).zip(x.as_chunks::<N>().0) {
+            let (v, w) = (widen(v), widen(w));
             for n in 0..N {
-                total[n] = _mm512_fmadd_ps(w, _mm512_set1_ps(x[n]), total[n]);
+                let x = _mm512_set1_ps(x[n]);
+                a[n] = _mm512_fmadd_ps(v, x, a[n]);
+                b[n] = _mm512_fmadd_ps(w, x, b[n]);
             }
         }
-        store_sums(out, &total);
-    }
-
-    fn bf16s<const N: usize>(group: &[u8], x: &[f32], out: &mut Sums<N>) {
-        let mut total = load_sums(out);
-        for (w, x) in group.as_chunks::<32>().0.iter().zip(x.chunks_exact(N)) {
-            let w = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(load_half(w))));
-            for n in 0..N {
-                total[n] = _mm512_fmadd_ps(w, _mm512_set1_ps(x[n]), total[n]);
-            }
-        }
-        store_sums(out, &total);
+        store_sums(first, &a);
+        store_sums(second, &b);
     }
 
     pub(super) fn integers<const N: usize>(layout: Layout, group: &[u8], x: &[u32], out: &mut Sums<N>) {
@@ -309,9 +325,22 @@ vectors! {
 
     pub(super) fn floats<const N: usize>(layout: Layout, group: &[u8], x: &[f32], out: &mut Sums<N>) {
         match layout {
-            Layout::F16 => f16s(group, x, out),
-            Layout::Bf16 => bf16s(group, x, out),
-            _ => f32s(group, x, out),
+            Layout::F16 => one(group, x, |w| of_f16(w), out),
+            Layout::Bf16 => one(group, x, |w| of_bf16(w), out),
+            _ => one(group, x, |w| of_f32(w), out),
+        }
+    }
+
+    pub(super) fn float_pair<const N: usize>(
+        layout: Layout,
+        groups: [&[u8]; 2],
+        x: &[f32],
+        out: [&mut Sums<N>; 2],
+    ) {
+        match layout {
+            Layout::F16 => two(groups, x, |w| of_f16(w), out),
+            Layout::Bf16 => two(groups, x, |w| of_bf16(w), out),
+            _ => two(groups, x, |w| of_f32(w), out),
         }
     }
 }
