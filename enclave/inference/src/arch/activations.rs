@@ -5,6 +5,8 @@
 //! with one f32 step: symmetric, `step = max |x| / 127`, rounded to nearest, ties to even. A column's codes depend on
 //! nothing but the column.
 
+use std::cell::RefCell;
+
 use super::lanes::Elementwise;
 use super::packed::Packed;
 use super::path::Path;
@@ -112,6 +114,11 @@ fn tile_columns(n: usize, max: usize) -> usize {
     [1, 2, 3, 4, 5, 6, 8, 10, 12].into_iter().find(|width| *width >= wanted).unwrap_or(max)
 }
 
+thread_local! {
+    /// The columns of the tile that this thread fills; kept, since zeroing it anew costs as much as filling it.
+    static ROWS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
 impl Activations {
     /// Takes `n` columns of `len` elements. `column(i, out)` writes column `i`; it is called from all threads.
     ///
@@ -149,23 +156,28 @@ impl Activations {
         pool.chunks_mut(&mut parts, 1, |part, tiles| {
             // Floats are turned round once all columns of the tile are there: written column by column, each of them
             // would touch every line of the tile.
-            let mut rows = vec![0.0; len * if forms.float { tile } else { 1 }];
-            for (shorts, longs, floats) in tiles {
-                for slot in 0..tile.min(n - part * tile) {
-                    let place = Place { slot, tile, by_column };
-                    let row = &mut rows[if forms.float { slot * len } else { 0 }..][..len];
-                    column(part * tile + slot, row);
-                    if forms.short {
-                        quantize(f, row, shorts, place);
+            let wanted = len * if forms.float { tile } else { 1 };
+            ROWS.with_borrow_mut(|rows| {
+                if rows.len() < wanted {
+                    rows.resize(wanted, 0.0);
+                }
+                for (shorts, longs, floats) in tiles {
+                    for slot in 0..tile.min(n - part * tile) {
+                        let place = Place { slot, tile, by_column };
+                        let row = &mut rows[if forms.float { slot * len } else { 0 }..][..len];
+                        column(part * tile + slot, row);
+                        if forms.short {
+                            quantize(f, row, shorts, place);
+                        }
+                        if forms.long {
+                            quantize_long(f, row, longs, place);
+                        }
                     }
-                    if forms.long {
-                        quantize_long(f, row, longs, place);
+                    for (i, out) in floats.chunks_exact_mut(tile).enumerate() {
+                        out.iter_mut().zip(rows[i..].iter().step_by(len)).for_each(|(out, x)| *out = *x);
                     }
                 }
-                for (i, out) in floats.chunks_exact_mut(tile).enumerate() {
-                    out.iter_mut().zip(rows.iter().skip(i).step_by(len)).for_each(|(out, x)| *out = *x);
-                }
-            }
+            });
         });
     }
 

@@ -218,10 +218,11 @@ pub fn matmul(path: Path, pool: &Pool, x: &Activations, stack: &[&Packed], out: 
             return;
         }
         let layout = weights.layout();
+        let mut sums = [[[0.0; LANES]; MAX_COLUMNS]; 2];
         for tile in 0..x.tiles() {
             let mut group = first;
             while group < end {
-                let mut sums = [[[0.0; LANES]; MAX_COLUMNS]; 2];
+                sums.iter_mut().for_each(|sums| sums[..columns].fill([0.0; LANES]));
                 let bytes = weights.group(group);
                 if !layout.is_float() {
                     let x = x.integers(tile, layout.is_long());
