@@ -44,7 +44,7 @@ pub(crate) struct Failure {
     code: u8,
     message: String,
     steps: Option<Rejected>,
-    inputs: Option<Value>,
+    inputs: Option<Box<Value>>,
 }
 
 impl Failure {
@@ -58,7 +58,7 @@ impl Failure {
 
     /// Adds what the refusal rests on.
     pub(crate) fn with_inputs(mut self, inputs: Value) -> Self {
-        self.inputs = Some(inputs);
+        self.inputs = Some(Box::new(inputs));
         self
     }
 }
@@ -140,7 +140,7 @@ impl Output {
                     object.insert("verdict".into(), "reject".into());
                     object.insert("reason".into(), rejected.reason.as_str().into());
                     object.insert("steps".into(), steps_json(&rejected.steps));
-                    object.extend(failure.inputs.map(|inputs| ("inputs".to_owned(), inputs)));
+                    object.extend(failure.inputs.map(|inputs| ("inputs".to_owned(), *inputs)));
                 }
                 (failure.code, json, text, format!("adyton: {}\n", failure.message))
             }

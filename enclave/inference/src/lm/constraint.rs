@@ -116,13 +116,13 @@ impl Grammars {
             None if matcher.compute_mask_or_eos().is_err() => {
                 Err(refused(&matcher.get_error().unwrap_or_default()))
             }
-            None => Ok(Constraint(matcher)),
+            None => Ok(Constraint(Box::new(matcher))),
         }
     }
 }
 
 /// A grammar and how far an answer has come in it.
-pub struct Constraint(Matcher);
+pub struct Constraint(Box<Matcher>);
 
 impl fmt::Debug for Constraint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -132,7 +132,7 @@ impl fmt::Debug for Constraint {
 
 impl Clone for Constraint {
     fn clone(&self) -> Self {
-        Self(self.0.deep_clone())
+        Self(Box::new(self.0.deep_clone()))
     }
 }
 
