@@ -89,7 +89,7 @@ fn float_layout_tile(
 }
 
 /// [`float_layout_tile`] for two groups at once; false where there is no kernel for that.
-#[cfg(target_arch = "x86_64")]
+#[allow(unused_variables, reason = "other architectures have none")]
 fn float_pair_tile(
     path: Path,
     layout: Layout,
@@ -98,34 +98,23 @@ fn float_pair_tile(
     columns: usize,
     out: &mut [[[f32; LANES]; MAX_COLUMNS]; 2],
 ) -> bool {
-    macro_rules! widths {
-        ($($n:literal)*) => {
-            match columns {
-                $($n => {
-                    let out = out.each_mut().map(|out| out.first_chunk_mut::<$n>().expect("as many sums as columns"));
-                    // SAFETY: a path of this kind exists only on CPUs with these instructions.
-                    unsafe { super::avx512::float_pair(layout, groups, x, out) }
-                })*
-                _ => return false,
-            }
-        };
+    #[cfg(target_arch = "x86_64")]
+    if path.kind() == Kind::Avx512 {
+        macro_rules! widths {
+            ($($n:literal)*) => {
+                match columns {
+                    $($n => {
+                        let out = out.each_mut().map(|out| out.first_chunk_mut::<$n>().expect("as many sums as columns"));
+                        // SAFETY: a path of this kind exists only on CPUs with these instructions.
+                        unsafe { super::avx512::float_pair(layout, groups, x, out) }
+                        true
+                    })*
+                    _ => false,
+                }
+            };
+        }
+        return widths!(1 2 3 4 5 6 8 10 12);
     }
-    if path.kind() != Kind::Avx512 {
-        return false;
-    }
-    widths!(1 2 3 4 5 6 8 10 12);
-    true
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn float_pair_tile(
-    _: Path,
-    _: Layout,
-    _: [&[u8]; 2],
-    _: &[f32],
-    _: usize,
-    _: &mut [[[f32; LANES]; MAX_COLUMNS]; 2],
-) -> bool {
     false
 }
 

@@ -17,7 +17,7 @@ use crate::tokenizer::{TokenKind, Tokenizer};
 
 /// Longest grammar, bytes.
 pub const MAX_GRAMMAR_LEN: usize = 64 << 10;
-/// States of a grammar's automata: some kilobyte each.
+/// States of a grammar's automata: one or two kilobytes each, as the crate says.
 const MAX_LEXER_STATES: usize = 20_000;
 /// Symbols of a grammar's rules.
 const MAX_GRAMMAR_SIZE: usize = 100_000;
@@ -62,7 +62,7 @@ impl fmt::Debug for Grammars {
 }
 
 impl Grammars {
-    /// Sorts the tokens of a vocabulary, which takes a moment: some 0.1 s for 150 000.
+    /// Sorts the tokens of a vocabulary, which takes a moment for a large one.
     ///
     /// # Errors
     /// [`GrammarError::Endless`]; [`GrammarError::Refused`] for vocabularies that cannot be sorted.

@@ -103,27 +103,35 @@ impl Shapes {
     }
 }
 
-static SHORT: Shapes = Shapes::new(32);
-static LONG: Shapes = Shapes::new(64);
+/// Tile registers in use on this thread, for columns in rows of `DEPTH` bytes; empty again when dropped. One at a time.
+struct Registers<const DEPTH: u8>(());
 
-/// Tile registers in use on this thread, empty again when dropped.
-struct Tiles;
-
-impl Tiles {
+impl<const DEPTH: u8> Registers<DEPTH> {
     /// # Safety
-    /// [`permitted`] must have said yes.
-    unsafe fn new(shapes: &'static Shapes) -> Self {
+    /// The CPU must have tiles, [`permitted`] must have said yes, and no others may be in use on this thread.
+    unsafe fn new() -> Self {
+        let shapes: &'static Shapes = &const { Shapes::new(DEPTH) };
         // SAFETY: the CPU has the instruction; 64 bytes in the form it wants are there.
         unsafe { asm!("ldtilecfg [{}]", in(reg) shapes, options(nostack, readonly)) }
-        Self
+        Self(())
     }
 }
 
-impl Drop for Tiles {
+impl<const DEPTH: u8> Drop for Registers<DEPTH> {
     fn drop(&mut self) {
         // SAFETY: the CPU has the instruction. What the registers held is gone, as it should be.
         unsafe { asm!("tilerelease", options(nostack, nomem)) }
     }
+}
+
+/// For blocks of 32.
+type Short = Registers<32>;
+/// For blocks of 256, 64 at a time.
+type Long = Registers<64>;
+
+enum InUse {
+    Short(Short),
+    Long(Long),
 }
 
 thread_local! {
@@ -141,9 +149,8 @@ pub(in super::super) fn part(
     x: &Activations,
     mut put: impl FnMut(usize, usize, &Sums<COLUMNS>),
 ) {
-    assert!(x.by_column() && permitted(), "columns for tiles");
+    assert!(x.by_column(), "columns for tiles");
     let (layout, lines) = (weights.layout(), lines(weights));
-    let shapes = if layout.is_long() { &LONG } else { &SHORT };
     PANEL.with_borrow_mut(|panel| {
         let wanted = groups.len() * lines * size_of::<Line>();
         if panel.len() < wanted {
@@ -151,21 +158,33 @@ pub(in super::super) fn part(
         }
         let panel = panel[..wanted].as_chunks_mut().0;
         for (group, lines) in groups.clone().zip(panel.chunks_exact_mut(lines)) {
-            // SAFETY: `permitted` comes from a CPU with tiles, and every such CPU has these vectors; `Path` checks both.
+            // SAFETY: columns lie so only if they were filled for a path with tiles, which exists only on CPUs with these
+            // vectors and tiles, and after `permitted` said yes.
             unsafe { unpack(layout, weights.group(group), lines) }
         }
-        // SAFETY: checked above.
-        let _tiles = unsafe { Tiles::new(shapes) };
+        // SAFETY: as above; nothing between here and the end of the part uses others.
+        let registers =
+            unsafe { if layout.is_long() { InUse::Long(Long::new()) } else { InUse::Short(Short::new()) } };
         let columns = |tile| x.integers(tile, layout.is_long());
         for tile in (0..x.tiles()).step_by(2) {
             let each = |offset, group, sums: &_| put(tile + offset, groups.start + group, sums);
+            let one = [columns(tile)];
+            let two = (tile + 1 < x.tiles()).then(|| [columns(tile), columns(tile + 1)]);
             // SAFETY: as above.
             unsafe {
-                if tile + 1 == x.tiles() {
-                    tiles(layout, panel, lines, [columns(tile)], short_single, long_single, each);
-                } else {
-                    let x = [columns(tile), columns(tile + 1)];
-                    tiles(layout, panel, lines, x, short_pair, long_pair, each);
+                match (&registers, two) {
+                    (InUse::Short(r), Some(two)) => {
+                        short_groups(layout, panel, lines, two, |x, w, out| short_pair(r, x, w, out), each);
+                    }
+                    (InUse::Short(r), None) => {
+                        short_groups(layout, panel, lines, one, |x, w, out| short_single(r, x, w, out), each);
+                    }
+                    (InUse::Long(r), Some(two)) => {
+                        long_groups(layout, panel, lines, two, |x, w, out| long_pair(r, x, w, out), each);
+                    }
+                    (InUse::Long(r), None) => {
+                        long_groups(layout, panel, lines, one, |x, w, out| long_single(r, x, w, out), each);
+                    }
                 }
             }
         }
@@ -174,8 +193,8 @@ pub(in super::super) fn part(
 
 /// The instructions of one block: `sums = columns . weights` in the order of the list, and on to memory.
 ///
-/// Zeros at the start of each block and few loads for each product matter where two threads share a core: tile registers
-/// are then not renamed, and everything waits for what used the register before.
+/// Loads of tile registers take 8 cycles at best and four times that most of the time on the machine this was written on,
+/// so two groups and two tiles of columns share them, and sums begin anew with each block.
 macro_rules! tiles {
     (zero: [$($zero:tt)*], steps: [$([$($load:tt $from:literal $place:literal)*] [$($sum:tt $x:tt $w:tt)*])*], store: [$($store:tt)*],
      $($operand:tt)*) => {
@@ -199,8 +218,8 @@ type ShortCodes = [u32; COLUMNS * 8];
 type LongCodes = [u32; COLUMNS * 64];
 
 /// One block of 32: two groups with one tile of columns.
-fn short_single([x]: [&ShortCodes; 1], [a, b]: [&[Line; 8]; 2], out: &mut [[Sums16; 2]; 1]) {
-    // SAFETY: the shapes are those of `SHORT`: 16 rows of 32 bytes from `x`, 8 of 64 from `a` and `b`, 16 of 64 to each
+fn short_single(_: &Short, [x]: [&ShortCodes; 1], [a, b]: [&[Line; 8]; 2], out: &mut [[Sums16; 2]; 1]) {
+    // SAFETY: the registers have the shapes of `Short`: 16 rows of 32 bytes from `x`, 8 of 64 from `a` and `b`, 16 of 64 to each
     // of `out`, all of which are there. The registers are nobody else's.
     unsafe {
         tiles!(
@@ -214,7 +233,7 @@ fn short_single([x]: [&ShortCodes; 1], [a, b]: [&[Line; 8]; 2], out: &mut [[Sums
 }
 
 /// One block of 32: two groups with two tiles of columns.
-fn short_pair([x, y]: [&ShortCodes; 2], [a, b]: [&[Line; 8]; 2], out: &mut [[Sums16; 2]; 2]) {
+fn short_pair(_: &Short, [x, y]: [&ShortCodes; 2], [a, b]: [&[Line; 8]; 2], out: &mut [[Sums16; 2]; 2]) {
     // SAFETY: as in `short_single`.
     unsafe {
         tiles!(
@@ -229,8 +248,8 @@ fn short_pair([x, y]: [&ShortCodes; 2], [a, b]: [&[Line; 8]; 2], out: &mut [[Sum
 }
 
 /// One block of 256: both planes of a group with one tile of columns.
-fn long_single([x]: [&LongCodes; 1], planes: &[Line; 2 * PLANE], out: &mut [[Sums16; 2]; 1]) {
-    // SAFETY: the shapes are those of `LONG`: 16 rows of 64 bytes, 256 apart, from `x` at 0, 64, 128 and 192; 16 of 64
+fn long_single(_: &Long, [x]: [&LongCodes; 1], planes: &[Line; 2 * PLANE], out: &mut [[Sums16; 2]; 1]) {
+    // SAFETY: the registers have the shapes of `Long`: 16 rows of 64 bytes, 256 apart, from `x` at 0, 64, 128 and 192; 16 of 64
     // from each quarter of both planes; 16 of 64 to each of `out`, all of which are there. The registers are nobody
     // else's.
     unsafe {
@@ -251,7 +270,7 @@ fn long_single([x]: [&LongCodes; 1], planes: &[Line; 2 * PLANE], out: &mut [[Sum
 }
 
 /// One block of 256: both planes of a group with two tiles of columns.
-fn long_pair([x, y]: [&LongCodes; 2], planes: &[Line; 2 * PLANE], out: &mut [[Sums16; 2]; 2]) {
+fn long_pair(_: &Long, [x, y]: [&LongCodes; 2], planes: &[Line; 2 * PLANE], out: &mut [[Sums16; 2]; 2]) {
     // SAFETY: as in `long_single`.
     unsafe {
         tiles!(
@@ -483,42 +502,50 @@ vectors! {
         }
     }
 
-    /// `T` tiles of columns from `first` on over all groups of a panel.
-    fn tiles<const T: usize>(
+    /// `T` tiles of columns over all groups of a panel with blocks of 32.
+    fn short_groups<const T: usize>(
         layout: Layout,
         panels: &[Line],
         lines: usize,
         x: [&[u32]; T],
-        short_block: impl Fn([&ShortCodes; T], [&[Line; 8]; 2], &mut [[Sums16; 2]; T]) + Copy,
-        long_block: impl Fn([&LongCodes; T], &[Line; 2 * PLANE], &mut [[Sums16; 2]; T]) + Copy,
+        one_block: impl Fn([&ShortCodes; T], [&[Line; 8]; 2], &mut [[Sums16; 2]; T]),
         mut put: impl FnMut(usize, usize, &Sums<COLUMNS>),
     ) {
         let mut integers = [const { [const { [Sums16::ZERO; 2] }; T] }; AT_ONCE];
-        if layout.is_long() {
-            for (group, panel) in panels.chunks_exact(lines).enumerate() {
-                let mut sums = [[[0.0; LANES]; COLUMNS]; T];
-                match layout {
-                    Layout::Q4_K => long::<T, true>(panel, x, long_block, &mut integers[0], &mut sums),
-                    _ => long::<T, false>(panel, x, long_block, &mut integers[0], &mut sums),
-                }
-                sums.iter().enumerate().for_each(|(tile, sums)| put(tile, group, sums));
-            }
-            return;
-        }
         for (index, two) in panels.chunks(2 * lines).enumerate() {
             // The last group may be alone; it is then computed twice.
             let (first, second) = two.split_at(lines);
             let pair = [first, if second.is_empty() { first } else { second }];
             let mut sums = [[[[0.0; LANES]; COLUMNS]; 2]; T];
             match layout {
-                Layout::Affine => short::<T, true>(pair, x, short_block, &mut integers, &mut sums),
-                _ => short::<T, false>(pair, x, short_block, &mut integers, &mut sums),
+                Layout::Affine => short::<T, true>(pair, x, &one_block, &mut integers, &mut sums),
+                _ => short::<T, false>(pair, x, &one_block, &mut integers, &mut sums),
             }
             for (tile, sums) in sums.iter().enumerate() {
                 for (group, sums) in sums.iter().enumerate().take(two.len() / lines) {
                     put(tile, 2 * index + group, sums);
                 }
             }
+        }
+    }
+
+    /// `T` tiles of columns over all groups of a panel with blocks of 256.
+    fn long_groups<const T: usize>(
+        layout: Layout,
+        panels: &[Line],
+        lines: usize,
+        x: [&[u32]; T],
+        one_block: impl Fn([&LongCodes; T], &[Line; 2 * PLANE], &mut [[Sums16; 2]; T]),
+        mut put: impl FnMut(usize, usize, &Sums<COLUMNS>),
+    ) {
+        let mut planes = [const { [Sums16::ZERO; 2] }; T];
+        for (group, panel) in panels.chunks_exact(lines).enumerate() {
+            let mut sums = [[[0.0; LANES]; COLUMNS]; T];
+            match layout {
+                Layout::Q4_K => long::<T, true>(panel, x, &one_block, &mut planes, &mut sums),
+                _ => long::<T, false>(panel, x, &one_block, &mut planes, &mut sums),
+            }
+            sums.iter().enumerate().for_each(|(tile, sums)| put(tile, group, sums));
         }
     }
 }
