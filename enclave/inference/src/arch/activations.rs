@@ -104,8 +104,8 @@ impl std::ops::DerefMut for Words {
     }
 }
 
-/// Columns from which on a tile of 16 pays, however many of it stay empty.
-const COLUMNS_FOR_TILES: usize = 12;
+/// Columns from which on tiles paid where it was measured: 1.1 to 1.3 times the vectors with 32, 0.9 with 16 and 24.
+const COLUMNS_FOR_TILES: usize = 32;
 
 /// Columns of each tile, all alike, for `n` columns: as few tiles as possible, and no wider than needed.
 fn tile_columns(n: usize, max: usize) -> usize {

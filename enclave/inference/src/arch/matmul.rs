@@ -270,7 +270,7 @@ mod tests {
         for kind in TensorType::ALL {
             let weights = Packed::from_bytes(kind, (rows, columns), &random(kind, rows, columns, 3)).unwrap();
             let counts: &[usize] =
-                if cfg!(miri) { &[2] } else { &[1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 16, 25, 40] };
+                if cfg!(miri) { &[2] } else { &[1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 16, 25, 32, 40, 65] };
             for n in counts {
                 let x = inputs(n * columns, *n);
                 let mut want = Vec::new();
@@ -319,7 +319,7 @@ mod tests {
             kind in prop::sample::select(&TensorType::ALL[..]),
             bytes in prop::collection::vec(any::<u8>(), 1024),
             x in prop::collection::vec(prop_oneof![5 => -1f32..1.0, 1 => prop::num::f32::ANY], 256),
-            n in 1usize..18,
+            n in 1usize..50,
         ) {
             let len = kind.row_bytes(256).unwrap();
             let bytes: Vec<u8> = bytes.iter().copied().cycle().take(len * 3).collect();
