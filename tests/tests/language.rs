@@ -9,6 +9,7 @@ use adyton_client::{Channel, ClientError, Dialed, TrustFile};
 use adyton_tests::{
     Running, Site, Tap, free_port, greedy_answer, holds, language_canary, language_model, memory,
 };
+use base64::Engine as _;
 use serde_json::{Value, json};
 
 const PROMPT: &str = "canary-prompt-51a7d0c2";
@@ -65,6 +66,7 @@ fn a_language_model_is_sealed_served_and_asked() {
     assert_eq!(answer["receipts_verified"], 1);
     assert_eq!(answer["session"]["notice"], "SIMULATED, NOT CONFIDENTIAL");
     assert_eq!(site.succeed(&["receipt", "verify", "receipt.json", "--json"]).json()["receipts_verified"], 1);
+    answers_are_computed_again(&site, &complete);
 
     // The seed decides; one that was drawn is told, and gives the same answer again.
     let drawn = complete(&[]);
@@ -105,6 +107,63 @@ fn a_language_model_is_sealed_served_and_asked() {
     assert!(wrong.code == 1 && wrong.stderr.contains("adyton chat"), "{wrong:?}");
     let messages = fs::read_to_string(&host.log).unwrap() + &fs::read_to_string(&broker.log).unwrap();
     assert!(!messages.contains(PROMPT) && !messages.contains("bal"), "{messages}");
+}
+
+/// Anybody who holds request, answer and model can compute the answer again; no other answer and no other model passes.
+fn answers_are_computed_again(site: &Site, complete: &dyn Fn(&[&str]) -> Value) {
+    let replay = |file: &str, model: &str, more: &[&str]| {
+        let mut arguments = vec!["receipt", "replay", file, "--model", model, "--json"];
+        arguments.extend(more);
+        site.adyton(&arguments)
+    };
+    let same = replay("receipt.json", "model.gguf", &[]);
+    assert_eq!((same.code, &same.json()["answers_replayed"]), (0, &json!(1)), "{same:?}");
+    // A seed that was drawn, stop strings, a conversation, other threads.
+    complete(&["--receipt", "drawn.json", "--stop", "ba"]);
+    let url = site.url();
+    let chat = ["chat", &url, "--message", "bal", "--receipt", "chat.json"];
+    site.succeed(&chat);
+    for file in ["drawn.json", "chat.json"] {
+        let again = replay(file, "model.gguf", &["--threads", "3"]);
+        assert_eq!(again.code, 0, "{again:?}");
+    }
+    // The service's limits count where a request has none of its own.
+    let shorter = replay("chat.json", "model.gguf", &["--max-tokens", "5"]);
+    assert!(shorter.code == 40 && shorter.stdout.contains("other bytes"), "{shorter:?}");
+
+    let engine = base64::engine::general_purpose::STANDARD;
+    let change = |field: &str, from: &str, to: &str| {
+        let mut file: Value = serde_json::from_slice(&fs::read(site.path("receipt.json")).unwrap()).unwrap();
+        let kept = file["exchanges"][0][field].as_str().unwrap();
+        let text = String::from_utf8(engine.decode(kept).unwrap()).unwrap();
+        assert!(text.contains(from), "{text}");
+        file["exchanges"][0][field] = engine.encode(text.replacen(from, to, 1)).into();
+        fs::write(site.path("changed.json"), file.to_string()).unwrap();
+        replay("changed.json", "model.gguf", &[])
+    };
+    let said = greedy_answer(PROMPT, 24);
+    for (field, from, to, sentence) in [
+        ("response", said.split_at(4).0, "sold", "other bytes"),
+        ("request", PROMPT, "another prompt", "other bytes"),
+        ("request", "\"temperature\":0.0", "\"temperature\":2.0", "other bytes"),
+        ("request", "\"canary\"", "\"other\"", "another seed or model"),
+        ("response", "data: {", "data: [", "does not tell"),
+        ("request", "{", "[", "refuses the request"),
+    ] {
+        let changed = change(field, from, to);
+        assert!(changed.code == 40 && changed.stdout.contains(sentence), "{field} {to}: {changed:?}");
+    }
+    let mut other = language_model();
+    let end = other.len() - 4096;
+    // The weights of one syllable, larger.
+    for weight in other[end..end + 64 * 4].chunks_exact_mut(4) {
+        weight.copy_from_slice(&3f32.to_le_bytes());
+    }
+    fs::write(site.path("other.gguf"), other).unwrap();
+    let forged = replay("receipt.json", "other.gguf", &[]);
+    assert!(forged.code == 40 && forged.stdout.contains("other bytes"), "{forged:?}");
+    let missing = replay("receipt.json", "none.gguf", &[]);
+    assert!(missing.code == 1 && missing.stdout.contains("none.gguf"), "{missing:?}");
 }
 
 #[tokio::test]

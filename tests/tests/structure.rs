@@ -68,6 +68,12 @@ const RULES: &[Rule] = &[
         why: "what is measured holds no simulator and nothing of the owner's or the host's",
     },
     Rule {
+        of: "adyton-language",
+        offline: true,
+        never: &["adyton-vault", "adyton-attester", "adyton-channel", "tracing"],
+        why: "it sees prompts and answers, so it has no way to send or log them, and it holds no key",
+    },
+    Rule {
         of: "adyton-host",
         offline: false,
         never: &["adyton-*", "rustls", "ring", "serde_json", "serde_cbor_2", "hpke"],

@@ -56,7 +56,7 @@ enum Command {
     /// Look at saved evidence, or judge it.
     #[command(subcommand)]
     Evidence(evidence::EvidenceCommand),
-    /// Judge saved receipts again, offline.
+    /// Judge saved receipts again, or compute their answers again, offline.
     #[command(subcommand)]
     Receipt(receipt::ReceiptCommand),
     /// Compute a launch measurement before anything is launched.
@@ -88,7 +88,7 @@ impl Cli {
             Command::Chat(args) => block_on(chat::run(&args, &output)),
             Command::Complete(args) => block_on(chat::complete(&args, &output)),
             Command::Evidence(command) => evidence::run(&command),
-            Command::Receipt(command) => receipt::run(&command),
+            Command::Receipt(command) => receipt::run(&command, &output),
             Command::Measure(command) => measure::run(&command),
             Command::Model(command) => model::run(command, &output),
             Command::Key(command) => key::run(&command),

@@ -137,6 +137,60 @@ fn batches_chunks_prefixes_and_guesses_change_no_token() {
 }
 
 #[test]
+fn prefixes_are_reused_within_one_tenant_only() {
+    let bytes = tiny("llama", false);
+    let options = EngineOptions { positions: 512, ..EngineOptions::default() };
+    let mut engine = Engine::new(load(&bytes, Options::default()).unwrap(), options);
+    let mut reused = |tenant, forget| {
+        let before = engine.counts().reused;
+        run(&mut engine, &[Request { tenant, ..request(&prompt(40), 2) }], 0);
+        if forget {
+            engine.forget(tenant);
+        }
+        engine.counts().reused - before
+    };
+    assert_eq!([reused(1, false), reused(2, true), reused(1, true)], [0, 0, 39]);
+    assert_eq!([reused(1, false), reused(2, false)], [0, 0], "what was forgotten is gone");
+}
+
+#[test]
+fn who_is_forgotten_leaves_nothing_running() {
+    let bytes = tiny("llama", false);
+    let options = EngineOptions { positions: 96, running: 1, ..EngineOptions::default() };
+    let mut engine = Engine::new(load(&bytes, Options::default()).unwrap(), options);
+    engine.submit(Request { tenant: 3, ..request(&prompt(9), 50) }).unwrap();
+    engine.submit(Request { tenant: 3, ..request(&prompt(9), 50) }).unwrap();
+    engine.step().unwrap();
+    engine.forget(3);
+    assert!(engine.is_idle());
+    // All positions are free again.
+    assert_eq!(run(&mut engine, &[request(&prompt(9), 60)], 0)[0].0.len(), 60);
+}
+
+#[test]
+fn right_guesses_save_steps_and_wrong_ones_end_guessing() {
+    let bytes = tiny("llama", false);
+    let counts = |guesses, prompt: &[u32], sampling: Sampling| {
+        let options = EngineOptions { guesses, positions: 512, ..EngineOptions::default() };
+        let mut engine = Engine::new(load(&bytes, Options::default()).unwrap(), options);
+        run(&mut engine, &[Request { sampling, ..request(prompt, 200) }], 0);
+        engine.counts()
+    };
+    // Greedy answers of a small model go in circles sooner or later.
+    let (plain, guessing) =
+        (counts(0, &prompt(20), Sampling::default()), counts(4, &prompt(20), Sampling::default()));
+    assert_eq!((plain.steps, plain.guessed), (200, 0));
+    assert_eq!(guessing.steps + guessing.right, plain.steps);
+    assert!(guessing.right > 20, "{guessing:?}");
+    // A hot answer to a prompt in which everything was said before: guesses are made, are wrong, and become rare.
+    let said: Vec<u32> =
+        (0..VOCAB).flat_map(|a| [a, (a + 1) % VOCAB, (a + 2) % VOCAB, 5]).take(250).collect();
+    let hot = Sampling { temperature: 50.0, seed: 4, ..Sampling::default() };
+    let wrong = counts(4, &said, hot);
+    assert!(wrong.guessed - wrong.right < 60, "{wrong:?}");
+}
+
+#[test]
 fn drawn_tokens_are_the_same_with_guesses() {
     let bytes = tiny("qwen2", false);
     let sampled = |guesses| {

@@ -4,15 +4,12 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use adyton_inference::dense::Scratch;
+use adyton_language::Refusal;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use zeroize::Zeroize as _;
 
 use crate::load::{Dense, Model, Served};
-
-/// Why a prediction is refused: an HTTP status and a fixed sentence; nothing of the request is repeated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Refusal(pub(crate) u16, pub(crate) &'static str);
 
 #[derive(Deserialize)]
 struct InferRequest {

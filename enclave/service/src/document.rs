@@ -4,6 +4,7 @@
 //! is no other configuration: no environment, no arguments, no files.
 
 use adyton_attestation::commit::{Digest, hash};
+use adyton_language::LanguageLimits;
 use serde::Deserialize;
 
 use crate::EnclaveError;
@@ -80,28 +81,6 @@ impl Default for Limits {
             max_rows: 65_536,
             max_parallel: 2,
         }
-    }
-}
-
-/// Bounds of a language model.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LanguageLimits {
-    /// Computing threads; without it one for each processor.
-    pub threads: Option<usize>,
-    /// Positions of all answers together whose keys and values are held.
-    pub positions: usize,
-    /// Answers computed at once.
-    pub running: usize,
-    /// Requests that wait for one of these.
-    pub waiting: usize,
-    /// Tokens of one answer.
-    pub max_tokens: usize,
-}
-
-impl Default for LanguageLimits {
-    fn default() -> Self {
-        Self { threads: None, positions: 16_384, running: 16, waiting: 64, max_tokens: 4096 }
     }
 }
 

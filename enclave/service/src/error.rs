@@ -8,6 +8,7 @@ use adyton_attestation::release::ReleaseError;
 use adyton_attester::AttestError;
 use adyton_channel::ChannelError;
 use adyton_channel::http::CallError;
+use adyton_language::LoadError;
 use adyton_model::dense::DenseError;
 use adyton_vault::OpenError;
 use adyton_vault::hidden::HiddenError;
@@ -57,6 +58,9 @@ pub enum EnclaveError {
     /// The manifest asks for something this program is not.
     #[error("the manifest cannot be served: {0}")]
     Unservable(&'static str),
+    /// The model cannot be served as a language model.
+    #[error("the manifest cannot be served: {0}")]
+    Language(#[from] LoadError),
     /// The broker cannot be reached or broke off.
     #[error("key release: {0}")]
     Call(#[from] CallError),

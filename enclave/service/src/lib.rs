@@ -19,7 +19,6 @@ mod error;
 mod fetch;
 pub mod guest;
 mod keys;
-mod language;
 mod lease;
 mod load;
 mod openai;

@@ -1,16 +1,17 @@
 //! From a released key to a model that answers: names, sealed file, plaintext root, network or language model.
 
+use std::sync::Arc;
+
 use adyton_attestation::commit::Digest;
 use adyton_attestation::manifest::{Description, Manifest, VerifiedManifest};
 use adyton_inference::dense::Network;
+use adyton_language::{Language, LanguageLimits};
 use adyton_model::dense::DenseModel;
 use adyton_vault::hidden::open_hidden;
 use adyton_vault::{FileClaims, Header, Kek, Opener, model_binding};
 
 use crate::EnclaveError;
-use crate::document::LanguageLimits;
 use crate::fetch::{self, BlockingBody};
-use crate::language::{self, Language};
 use crate::transport::Address;
 
 /// A model that was proven to be the manifest's.
@@ -23,7 +24,7 @@ pub(crate) struct Served {
 /// What a sealed file holds.
 pub(crate) enum Model {
     Dense(Dense),
-    Language(Box<Language>),
+    Language(Arc<Language>),
 }
 
 /// A dense network with the names of its columns.
@@ -96,8 +97,8 @@ impl Prepared {
                 locked = plaintext.is_locked(),
                 "sealed model opened and verified"
             );
-            let model = if plaintext.expose().starts_with(language::MAGIC) {
-                Model::Language(Box::new(Language::load(plaintext.expose(), limits)?))
+            let model = if plaintext.expose().starts_with(adyton_language::MAGIC) {
+                Model::Language(Arc::new(Language::load(plaintext.expose(), limits)?))
             } else {
                 Model::Dense(Dense::load(plaintext.expose())?)
             };

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use adyton_language::{Answering, Ask, Form, Language, Named, Part, Piece, Refusal};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 use http_body_util::StreamBody;
@@ -11,11 +12,11 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 use tokio::sync::mpsc;
 
-use crate::api::Refusal;
-use crate::language::{Answering, Ask, Form, Part};
+use crate::load::{Model, Served};
 use crate::serve::{Answer, bytes, json, receive, trailers};
 use crate::session::Session;
 
+const MISSING: Refusal = Refusal(404, "there is no such path or model here");
 /// Events of a stream that a slow client may be behind.
 const EVENTS_AHEAD: usize = 16;
 
@@ -51,23 +52,21 @@ async fn route(
         (&Method::GET, _) if verb.strip_prefix("models/") == Some(name) => {
             return Ok(json(StatusCode::OK, entry().to_string()));
         }
-        (&Method::POST, "chat/completions") => Form::Chat,
-        (&Method::POST, "completions") => Form::Completion,
-        _ => return Err(Refusal(404, "there is no such path or model here")),
+        (&Method::POST, _) => Form::of(path).ok_or(MISSING)?,
+        _ => return Err(MISSING),
     };
     let (message, _room) = receive(body, &session.shared).await?;
     let ask = Ask::parse(&message, form)?;
     if ask.model() != name {
         return Err(Refusal(404, "another model is served here"));
     }
+    let Model::Language(language) = &served.model else {
+        return Err(Refusal(404, "the model served here is no language model"));
+    };
     let stream = ask.stream();
-    let (served_there, for_thread, tenant) = (served.clone(), message.clone(), session.tenant);
-    // Templates and tokenizers may be busy for long.
-    let begun =
-        tokio::task::spawn_blocking(move || Answering::begin(served_there, ask, form, tenant, &for_thread));
-    let answering = begun.await.map_err(|_| Refusal(500, "internal error"))??;
+    let answer = Coming::begin(language.clone(), &served, ask, message.clone(), session.tenant).await?;
     if !stream {
-        let response = answering.whole().await?;
+        let response = answer.whole().await?;
         let receipt = session.receipt(&served, (path, &message), &response).await;
         return Ok(bytes(StatusCode::OK, "application/json", response, receipt.as_deref()));
     }
@@ -75,7 +74,7 @@ async fn route(
     let (path, for_receipt) = (path.to_owned(), session.clone());
     tokio::spawn(async move {
         // Nobody listens any more when this fails; dropping the answer ends its computation.
-        let _ = tell(answering, frames, |response| async move {
+        let _ = tell(answer, frames, |response| async move {
             for_receipt.receipt(&served, (&path, &message), &response).await
         })
         .await;
@@ -86,37 +85,78 @@ async fn route(
     Ok(response)
 }
 
+/// An answer, and the pieces it is made from. Dropping it ends its computation.
+struct Coming {
+    answering: Answering,
+    pieces: mpsc::UnboundedReceiver<Piece>,
+}
+
+impl Coming {
+    async fn begin(
+        language: Arc<Language>,
+        served: &Served,
+        ask: Ask,
+        body: Bytes,
+        tenant: u64,
+    ) -> Result<Self, Refusal> {
+        let seed = ask.seed()?;
+        let named = Named::new(served.description.model_name.clone(), &served.manifest_id);
+        let (sender, pieces) = mpsc::unbounded_channel();
+        let tell = Box::new(move |piece| sender.send(piece).is_ok());
+        // Templates and tokenizers may be busy for long.
+        let begun = tokio::task::spawn_blocking(move || {
+            Answering::begin(&language, named, (ask, &body), (tenant, seed), tell)
+        });
+        let answering = begun.await.map_err(|_| Refusal(500, "internal error"))??;
+        Ok(Self { answering, pieces })
+    }
+
+    async fn next(&mut self) -> Part {
+        // A model that was taken away tells nothing more.
+        let Some(piece) = self.pieces.recv().await else { return Part::Broken };
+        let part = self.answering.push(piece);
+        if part == Part::Broken {
+            tracing::error!("the engine failed; an answer is broken off");
+        }
+        part
+    }
+
+    async fn whole(mut self) -> Result<Vec<u8>, Refusal> {
+        loop {
+            match self.next().await {
+                Part::More(_) => (),
+                Part::End(response) => return Ok(response),
+                Part::Broken => return Err(Refusal(503, "the answer was broken off; ask again")),
+            }
+        }
+    }
+}
+
 /// Sends an answer as it comes, and its receipt in the end. One that is broken off ends in an error of the stream.
 async fn tell<R: Future<Output = Option<Vec<u8>>>>(
-    mut answering: Answering,
+    mut answer: Coming,
     frames: mpsc::Sender<io::Result<Frame<Bytes>>>,
     receipt: impl FnOnce(Vec<u8>) -> R,
 ) -> Result<(), mpsc::error::SendError<io::Result<Frame<Bytes>>>> {
-    let mut sent = Vec::new();
-    let mut events: Vec<Vec<u8>> = answering.opening().into_iter().collect();
-    let mut ended = false;
+    let mut sent = answer.answering.opening();
+    if !sent.is_empty() {
+        frames.send(Ok(Frame::data(sent.clone().into()))).await?;
+    }
     loop {
-        for event in events.drain(..) {
-            sent.extend_from_slice(&event);
-            frames.send(Ok(Frame::data(event.into()))).await?;
-        }
-        if ended {
-            break;
-        }
-        match answering.next().await {
-            Part::Text(text) => events.push(answering.chunk(&text, None)),
-            Part::End(text, finish) => {
-                if !text.is_empty() {
-                    events.push(answering.chunk(&text, None));
-                }
-                events.push(answering.chunk("", Some(finish)));
-                events.push(answering.closing());
-                ended = true;
-            }
+        let (bytes, ended) = match answer.next().await {
+            Part::More(bytes) => (bytes, false),
+            Part::End(bytes) => (bytes, true),
             Part::Broken => {
                 let broken = io::Error::other("the answer was broken off");
                 return frames.send(Err(broken)).await;
             }
+        };
+        if !bytes.is_empty() {
+            sent.extend_from_slice(&bytes);
+            frames.send(Ok(Frame::data(bytes.into()))).await?;
+        }
+        if ended {
+            break;
         }
     }
     match receipt(sent).await.as_deref().and_then(trailers) {

@@ -9,6 +9,7 @@ use adyton_attestation::SIMULATED_NOTICE;
 use adyton_attestation::release::MAX_MESSAGE_LEN;
 use adyton_attestation::session::MAX_HELLO_LEN;
 use adyton_channel::http::{ServerStream, accept, read_body, serving};
+use adyton_language::Refusal;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use futures_util::StreamExt as _;
@@ -23,7 +24,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Refusal, infer, metadata};
+use crate::api::{infer, metadata};
 use crate::document::Release;
 use crate::enclave::Shared;
 use crate::load::Served;

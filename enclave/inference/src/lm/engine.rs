@@ -22,7 +22,8 @@ pub struct EngineOptions {
     pub chunk: usize,
     /// Requests that run together, at most.
     pub running: usize,
-    /// Tokens guessed from the text so far and verified together; 0: none.
+    /// Tokens guessed from the text so far and verified together with the next one; 0: none. Fewer where many requests
+    /// run, and none for a while after wrong ones: then verifying costs more than it saves.
     pub guesses: usize,
     /// Ended conversations whose keys and values are kept for their tenant's next request.
     pub kept: usize,
@@ -30,7 +31,7 @@ pub struct EngineOptions {
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { kv: KvKind::F16, positions: 1 << 14, chunk: 256, running: 16, guesses: 0, kept: 8 }
+        Self { kv: KvKind::F16, positions: 1 << 14, chunk: 256, running: 16, guesses: 4, kept: 8 }
     }
 }
 
@@ -102,6 +103,43 @@ struct Running {
     generated: usize,
     /// Positions it may need in all.
     needs: usize,
+    patience: Patience,
+}
+
+/// Whether guessing pays for a request: after a wrong guess none is made for a while, twice as long each time.
+#[derive(Debug, Default)]
+struct Patience {
+    wait: usize,
+    pause: usize,
+}
+
+impl Patience {
+    /// How many of `n` tokens to guess now.
+    fn allow(&mut self, n: usize) -> usize {
+        let waiting = self.wait > 0;
+        self.wait = self.wait.saturating_sub(1);
+        if waiting { 0 } else { n }
+    }
+
+    fn learn(&mut self, right: bool) {
+        self.pause = if right { 0 } else { (2 * self.pause).clamp(1, LONGEST_PAUSE) };
+        self.wait = self.pause;
+    }
+}
+
+/// What an engine did since it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Batches.
+    pub steps: u64,
+    /// Tokens computed, wrongly guessed ones included.
+    pub computed: u64,
+    /// Tokens of prompts that were taken from an earlier request of the same tenant.
+    pub reused: u64,
+    /// Tokens guessed.
+    pub guessed: u64,
+    /// Guessed tokens that were right: each saved its request a step.
+    pub right: u64,
 }
 
 /// Keys and values of an ended conversation.
@@ -122,10 +160,15 @@ pub struct Engine {
     running: Vec<Running>,
     kept: VecDeque<Kept>,
     next: u64,
+    counts: Counts,
 }
 
 /// The shortest run of tokens that is looked up, tokens.
 const LOOKUP: usize = 3;
+/// Tokens of generating requests in one batch, guesses included, up to which weights are read rather than computed with.
+const GUESS_COLUMNS: usize = 8;
+/// Tokens without a guess after many wrong ones.
+const LONGEST_PAUSE: usize = 32;
 
 impl Engine {
     /// An engine without requests.
@@ -140,7 +183,14 @@ impl Engine {
             running: Vec::new(),
             kept: VecDeque::new(),
             next: 0,
+            counts: Counts::default(),
         }
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// The model.
@@ -187,8 +237,12 @@ impl Engine {
         self.waiting.is_empty() && self.running.is_empty()
     }
 
-    /// Forgets everything kept for a tenant.
+    /// Ends a tenant's requests without an event, and forgets everything kept for it.
     pub fn forget(&mut self, tenant: u64) {
+        self.waiting.retain(|(_, request)| request.tenant != tenant);
+        for running in self.running.extract_if(.., |running| running.request.tenant == tenant) {
+            self.cache.release(running.sequence);
+        }
         for kept in std::mem::take(&mut self.kept) {
             if kept.tenant == tenant {
                 self.cache.release(kept.sequence);
@@ -205,14 +259,18 @@ impl Engine {
     pub fn step(&mut self) -> Result<Vec<Event>, ModelError> {
         self.admit();
         let mut budget = self.options.chunk.max(1);
-        let guesses = self.options.guesses;
+        // Each generating request has a column of its own; what is left of those that cost little is for guesses.
+        let generating = self.running.iter().filter(|running| running.pending() == 1).count();
+        let mut guesses = GUESS_COLUMNS.saturating_sub(generating);
         let mut planned: Vec<(usize, Vec<u32>, Wanted)> = Vec::new();
-        for (index, running) in self.running.iter().enumerate() {
+        for (index, running) in self.running.iter_mut().enumerate() {
             let done = running.sequence.len();
+            let room = running.needs.saturating_sub(running.tokens.len()).min(self.options.guesses);
             let left = &running.tokens[done..];
             if left.len() == 1 {
-                let room = running.needs.saturating_sub(running.tokens.len());
-                let guessed = lookup(&running.tokens, guesses.min(room));
+                let guessed = lookup(&running.tokens, running.patience.allow(room.min(guesses)));
+                guesses -= guessed.len();
+                self.counts.guessed += guessed.len() as u64;
                 let wanted = if guessed.is_empty() { Wanted::Last } else { Wanted::All };
                 planned.push((index, [left, &guessed].concat(), wanted));
             } else {
@@ -232,6 +290,8 @@ impl Engine {
             }
         }
         let logits = self.model.forward(&mut self.cache, &mut steps)?;
+        self.counts.steps += 1;
+        self.counts.computed += planned.iter().map(|(_, tokens, _)| tokens.len() as u64).sum::<u64>();
         let mut rows = logits.chunks_exact(self.model.architecture().vocab_size);
         let mut events = Vec::new();
         let mut ended = Vec::new();
@@ -243,9 +303,16 @@ impl Engine {
             };
             let rows: Vec<&[f32]> = rows.by_ref().take(count).collect();
             let running = &mut self.running[*index];
+            let before = running.generated;
             if let Some(finish) = running.take(&rows, &tokens[tokens.len() - count..], &mut events) {
                 events.push(Event::Finished(running.id, finish));
                 ended.push(*index);
+            }
+            if *wanted == Wanted::All {
+                // The first token behind them was not guessed.
+                let right = (running.generated - before).saturating_sub(1);
+                running.patience.learn(right > 0);
+                self.counts.right += right as u64;
             }
             // What was guessed wrongly is forgotten; the last token is not computed yet.
             let computed = running.tokens.len().saturating_sub(1);
@@ -280,7 +347,18 @@ impl Engine {
             request.prompt.iter().for_each(|token| sampler.accept(*token));
             let tokens = request.prompt.clone();
             debug_assert!(reused < tokens.len());
-            self.running.push(Running { id, request, sampler, sequence, tokens, generated: 0, needs });
+            self.counts.reused += reused as u64;
+            let patience = Patience::default();
+            self.running.push(Running {
+                id,
+                request,
+                sampler,
+                sequence,
+                tokens,
+                generated: 0,
+                needs,
+                patience,
+            });
         }
     }
 
@@ -325,6 +403,11 @@ impl Engine {
 }
 
 impl Running {
+    /// Tokens that are not computed yet.
+    fn pending(&self) -> usize {
+        self.tokens.len() - self.sequence.len()
+    }
+
     /// Chooses tokens from the logits behind each of `inputs`, the last computed token and the guesses after it, as long
     /// as the guesses are right. Returns why the answer ended, if it did.
     fn take(&mut self, rows: &[&[f32]], inputs: &[u32], events: &mut Vec<Event>) -> Option<Finish> {
@@ -355,9 +438,7 @@ impl Running {
         }
         None
     }
-}
 
-impl Running {
     /// The next token, one that the grammar allows.
     fn choose(&mut self, row: &[f32]) -> Option<u32> {
         let Some(constraint) = &mut self.request.constraint else { return Some(self.sampler.sample(row)) };

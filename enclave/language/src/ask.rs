@@ -12,8 +12,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use zeroize::Zeroize as _;
 
-use super::{Form, Generation, Language};
-use crate::api::Refusal;
+use crate::place::Place;
+use crate::{Form, Language, Refusal, Tell};
 
 const MAX_MESSAGES: usize = 4096;
 const MAX_STOPS: usize = 16;
@@ -157,14 +157,17 @@ impl ResponseFormat {
 }
 
 /// A request that was understood.
-pub(crate) struct Ask {
+pub struct Ask {
     body: Body,
     form: Form,
 }
 
 impl Ask {
     /// Reads the body of a request for `form`.
-    pub(crate) fn parse(body: &[u8], form: Form) -> Result<Self, Refusal> {
+    ///
+    /// # Errors
+    /// [`Refusal`]: malformed, or of another form.
+    pub fn parse(body: &[u8], form: Form) -> Result<Self, Refusal> {
         const MALFORMED: Refusal = Refusal(
             400,
             "the request is not understood: a field is missing, of the wrong type, or not known here (docs/clients.md)",
@@ -184,12 +187,19 @@ impl Ask {
     }
 
     /// The model that is wanted.
-    pub(crate) fn model(&self) -> &str {
+    #[must_use]
+    pub fn model(&self) -> &str {
         &self.body.model
     }
 
+    /// The interface it was sent to.
+    pub(crate) fn form(&self) -> Form {
+        self.form
+    }
+
     /// Whether the answer is wanted as it comes.
-    pub(crate) fn stream(&self) -> bool {
+    #[must_use]
+    pub fn stream(&self) -> bool {
         self.body.stream
     }
 
@@ -198,10 +208,18 @@ impl Ask {
         self.body.stream_options.as_ref().is_some_and(|options| options.include_usage)
     }
 
+    /// The seed the client asks for.
+    pub(crate) fn wanted_seed(&self) -> Option<u64> {
+        self.body.seed.map(i64::cast_unsigned)
+    }
+
     /// The seed of the answer: the client's, or one drawn here, which the answer then tells.
-    pub(crate) fn seed(&self) -> Result<u64, Refusal> {
-        if let Some(seed) = self.body.seed {
-            return Ok(seed.cast_unsigned());
+    ///
+    /// # Errors
+    /// [`Refusal`]: the system gives no randomness.
+    pub fn seed(&self) -> Result<u64, Refusal> {
+        if let Some(seed) = self.wanted_seed() {
+            return Ok(seed);
         }
         let mut bytes = [0; 8];
         getrandom::fill(&mut bytes).map_err(|_| Refusal(500, "internal error"))?;
@@ -266,9 +284,9 @@ impl Ask {
     pub(crate) fn begin(
         mut self,
         language: &Language,
-        tenant: u64,
-        seed: u64,
-    ) -> Result<(Generation, usize), Refusal> {
+        (tenant, seed): (u64, u64),
+        tell: Tell,
+    ) -> Result<(Place, usize), Refusal> {
         let (sampling, max_tokens) = (self.sampling(seed)?, self.max_tokens(language)?);
         let format = self.body.response_format.as_ref();
         let grammar = format.map(ResponseFormat::grammar).transpose()?.flatten();
@@ -298,18 +316,9 @@ impl Ask {
             return Err(Refusal(400, "the prompt has a token that the model does not have"));
         }
         let stop_tokens = known.end_of_turn().to_vec();
-        Ok((
-            language.generate(Request {
-                tenant,
-                prompt,
-                max_tokens,
-                stop_tokens,
-                sampling,
-                logprobs: None,
-                constraint,
-            })?,
-            len,
-        ))
+        let request =
+            Request { tenant, prompt, max_tokens, stop_tokens, sampling, logprobs: None, constraint };
+        Ok((language.generate(request, tell)?, len))
     }
 }
 

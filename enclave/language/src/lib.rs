@@ -1,73 +1,136 @@
 //! A language model that answers: its tokenizer, its chat template, and the thread that computes for all clients.
 //!
-//! Requests come in the shapes of the `OpenAI` API ([`ask`]) and leave in them ([`answer`]); between, one thread
-//! ([`worker`]) steps the engine, which works on all requests at once. Keys and values of a prompt are used again within
-//! one connection only.
+//! Requests come in the shapes of the `OpenAI` API ([`Ask`]) and leave in them ([`Answering`]); between, one thread
+//! steps the engine, which works on all requests at once. Keys and values of a prompt are used again within one
+//! connection only. An answer is a function of the model, the request and the seed it tells, byte for byte, so that
+//! whoever holds a request, its answer and the model can compute it again ([`replay`]).
+//!
+//! It sees prompts and answers, so it has no way to send or log them: the service around it does that.
+#![forbid(unsafe_code)]
 
 mod answer;
 mod ask;
+mod place;
+mod replay;
 mod worker;
 
-use std::sync::{Arc, OnceLock};
+use std::fs::File;
+use std::io;
+use std::sync::OnceLock;
 use std::thread::available_parallelism;
 
 use adyton_inference::chat::{ChatContext, ChatTemplate, Message};
 use adyton_inference::lm::{
-    Constraint, Engine, EngineOptions, Grammar, GrammarError, Grammars, Model, Options, Request,
+    Constraint, Engine, EngineOptions, Grammar, GrammarError, Grammars, Model, Options, Request, Source,
+    with_directory,
 };
 use adyton_inference::tokenizer::{Encode, Tokenizer};
-use adyton_model::gguf::Gguf;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use adyton_model::gguf::{Gguf, GgufError};
+use serde::Deserialize;
 
-pub(crate) use answer::{Answering, Form, Part};
-pub(crate) use ask::Ask;
-
-use crate::EnclaveError;
-use crate::api::Refusal;
-use crate::document::LanguageLimits;
-use worker::{Piece, Worker};
+pub use answer::{Answering, Form, Named, Part};
+pub use ask::Ask;
+use place::{Place, Places};
+pub use replay::{ReplayError, Replayed, replay};
+use worker::Worker;
+pub use worker::{Piece, Tell};
 
 /// First bytes of a GGUF file.
-pub(crate) const MAGIC: &[u8; 4] = b"GGUF";
+pub const MAGIC: &[u8; 4] = b"GGUF";
+
+/// Why a request is refused: an HTTP status and a fixed sentence; nothing of the request is repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal(pub u16, pub &'static str);
+
+/// Why a model cannot be served, in fixed sentences: what the file says of itself is the owner's secret.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The file.
+    #[error("{0}")]
+    Unservable(&'static str),
+    /// The file cannot be read, or the system gives no thread.
+    #[error("the model cannot be read or started: {0}")]
+    System(#[from] io::Error),
+}
+
+impl From<GgufError> for LoadError {
+    fn from(_: GgufError) -> Self {
+        Self::Unservable(NO_MODEL)
+    }
+}
+
+const NO_MODEL: &str =
+    "its file is no language model that runs here; adyton-bench says why, where the owner is";
+
+/// Bounds of a language model, as the launch document gives them.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LanguageLimits {
+    /// Computing threads; without it one for each processor.
+    pub threads: Option<usize>,
+    /// Positions of all answers together whose keys and values are held.
+    pub positions: usize,
+    /// Answers computed at once.
+    pub running: usize,
+    /// Requests that wait for one of these.
+    pub waiting: usize,
+    /// Tokens of one answer.
+    pub max_tokens: usize,
+}
+
+impl Default for LanguageLimits {
+    fn default() -> Self {
+        Self { threads: None, positions: 16_384, running: 16, waiting: 64, max_tokens: 4096 }
+    }
+}
 
 /// A loaded language model. Dropping it ends its thread, which wipes weights and caches.
-pub(crate) struct Language {
+pub struct Language {
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
     /// Made for the first request that needs it.
     grammars: OnceLock<Result<Grammars, GrammarError>>,
     worker: Worker,
-    /// Requests that run or wait.
-    places: Arc<Semaphore>,
+    /// For requests that run or wait.
+    places: Places,
     /// Longest prompt and answer together, tokens.
     seq_len: usize,
-    pub(crate) max_tokens: usize,
-}
-
-/// An answer as it is computed.
-pub(crate) struct Generation {
-    pieces: mpsc::UnboundedReceiver<Piece>,
-    _place: OwnedSemaphorePermit,
+    max_tokens: usize,
 }
 
 impl Language {
     /// Builds the model from a whole GGUF file.
     ///
     /// # Errors
-    /// [`EnclaveError::Unservable`] in fixed sentences: what the file says of itself is the owner's secret.
-    pub(crate) fn load(file: &[u8], limits: LanguageLimits) -> Result<Self, EnclaveError> {
-        let not = |sentence| move || EnclaveError::Unservable(sentence);
-        let no_model =
-            not("its file is no language model that runs here; adyton-bench says why, where the owner is");
-        let gguf = Gguf::parse(file, file.len() as u64).map_err(|_| no_model())?;
+    /// [`LoadError`].
+    pub fn load(file: &[u8], limits: LanguageLimits) -> Result<Self, LoadError> {
+        let gguf = Gguf::parse(file, file.len() as u64)?;
+        Self::from_gguf(&gguf, &file, limits)
+    }
+
+    /// Builds the model from a GGUF file on disk.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub fn open(file: &File, limits: LanguageLimits) -> Result<Self, LoadError> {
+        with_directory(file, |gguf, source| Self::from_gguf(gguf, source, limits))
+    }
+
+    /// Builds the model from the directory of a GGUF file and wherever its tensors are.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    fn from_gguf(gguf: &Gguf<'_>, source: &dyn Source, limits: LanguageLimits) -> Result<Self, LoadError> {
+        let not = LoadError::Unservable;
         let tokenizer =
-            Tokenizer::from_gguf(&gguf).map_err(|_| not("its tokenizer is none that is known here")())?;
-        let template = gguf.text("tokenizer.chat_template").map_err(|_| no_model())?;
+            Tokenizer::from_gguf(gguf).map_err(|_| not("its tokenizer is none that is known here"))?;
+        let template = gguf.text("tokenizer.chat_template")?;
         let template = template.map(ChatTemplate::new).transpose();
-        let template = template.map_err(|_| not("its chat template does not compile")())?;
+        let template = template.map_err(|_| not("its chat template does not compile"))?;
         let threads = limits.threads.or_else(|| available_parallelism().ok().map(usize::from)).unwrap_or(1);
         let options = Options { threads, ..Options::default() };
-        let model = Model::load(&gguf, &file, options).map_err(|_| no_model())?;
+        let model = Model::load(gguf, source, options).map_err(|_| not(NO_MODEL))?;
         let seq_len = model.architecture().seq_len.min(limits.positions);
         let engine = EngineOptions {
             positions: limits.positions,
@@ -79,7 +142,7 @@ impl Language {
             template,
             grammars: OnceLock::new(),
             worker: Worker::start(Engine::new(model, engine))?,
-            places: Arc::new(Semaphore::new(limits.running + limits.waiting)),
+            places: Places::new(limits.running + limits.waiting),
             seq_len,
             max_tokens: limits.max_tokens,
         })
@@ -103,27 +166,30 @@ impl Language {
         })
     }
 
-    /// Starts a request of `tenant` with these tokens.
-    fn generate(&self, request: Request) -> Result<Generation, Refusal> {
+    /// Starts a request. The place is held for as long as the answer is wanted.
+    fn generate(&self, request: Request, tell: Tell) -> Result<Place, Refusal> {
         if request.prompt.is_empty() {
             return Err(Refusal(400, "the prompt is empty"));
         }
         if request.prompt.len() >= self.seq_len {
             return Err(Refusal(400, "the prompt is longer than the context of this model"));
         }
-        let place = self.places.clone().try_acquire_owned();
-        let place = place.map_err(|_| Refusal(503, "too many requests wait at the moment; try again"))?;
-        let pieces = self.worker.generate(request).ok_or(Refusal(503, "the model is being taken away"))?;
-        Ok(Generation { pieces, _place: place })
+        let place =
+            self.places.take().ok_or(Refusal(503, "too many requests wait at the moment; try again"))?;
+        if self.worker.generate(request, tell) {
+            Ok(place)
+        } else {
+            Err(Refusal(503, "the model is being taken away"))
+        }
     }
 
     /// Forgets what was kept of a connection that ended.
-    pub(crate) fn forget(&self, tenant: u64) {
+    pub fn forget(&self, tenant: u64) {
         self.worker.forget(tenant);
     }
 
     /// Ends all answers at once; nothing new is begun.
-    pub(crate) fn end(&self) {
+    pub fn end(&self) {
         self.worker.end();
     }
 

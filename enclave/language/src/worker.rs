@@ -1,24 +1,29 @@
 //! The thread that owns the engine: takes requests, steps while there are any, hands tokens out.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
 use adyton_inference::lm::{Engine, Event, Finish, Request, RequestId};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::EnclaveError;
-
-/// What is told of an answer. A channel that closes without [`Piece::Finished`] belongs to an answer that was broken off.
+/// What is told of an answer. One whose telling ends without [`Piece::Finished`] was broken off.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Piece {
+pub enum Piece {
+    /// The next token.
     Token(u32),
+    /// There are no more.
     Finished(Finish),
+    /// The engine failed.
+    Failed,
 }
 
+/// Takes the pieces of one answer, and says whether anybody still wants them. Dropped with the last one.
+pub type Tell = Box<dyn FnMut(Piece) -> bool + Send>;
+
 enum Command {
-    Generate(Request, UnboundedSender<Piece>),
+    Generate(Request, Tell),
     Forget(u64),
     /// Only wakes the thread, which then sees that it is over.
     Look,
@@ -31,7 +36,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn start(engine: Engine) -> Result<Self, EnclaveError> {
+    pub(super) fn start(engine: Engine) -> io::Result<Self> {
         let (commands, waiting) = mpsc::channel();
         let over = Arc::new(AtomicBool::new(false));
         let seen = over.clone();
@@ -39,10 +44,9 @@ impl Worker {
         Ok(Self { commands, over })
     }
 
-    /// `None` once the thread has ended. What can be taken is bounded by whoever calls.
-    pub(super) fn generate(&self, request: Request) -> Option<UnboundedReceiver<Piece>> {
-        let (pieces, receiver) = unbounded_channel();
-        self.commands.send(Command::Generate(request, pieces)).is_ok().then_some(receiver)
+    /// `false` once the thread has ended. What can be taken is bounded by whoever calls.
+    pub(super) fn generate(&self, request: Request, tell: Tell) -> bool {
+        self.commands.send(Command::Generate(request, tell)).is_ok()
     }
 
     pub(super) fn forget(&self, tenant: u64) {
@@ -57,7 +61,7 @@ impl Worker {
 }
 
 fn run(mut engine: Engine, commands: &mpsc::Receiver<Command>, over: &AtomicBool) {
-    let mut open: HashMap<RequestId, UnboundedSender<Piece>> = HashMap::new();
+    let mut open: HashMap<RequestId, (u64, Tell)> = HashMap::new();
     loop {
         let next = if engine.is_idle() {
             commands.recv().map_err(|_| mpsc::TryRecvError::Disconnected)
@@ -68,15 +72,17 @@ fn run(mut engine: Engine, commands: &mpsc::Receiver<Command>, over: &AtomicBool
             return;
         }
         match next {
-            Ok(Command::Generate(request, pieces)) => {
-                // The prompt was looked at before; a refusal closes the channel.
+            Ok(Command::Generate(request, tell)) => {
+                // The prompt was looked at before; a refusal ends the telling.
+                let tenant = request.tenant;
                 if let Ok(id) = engine.submit(request) {
-                    open.insert(id, pieces);
+                    open.insert(id, (tenant, tell));
                 }
                 continue;
             }
             Ok(Command::Forget(tenant)) => {
                 engine.forget(tenant);
+                open.retain(|_, (of, _)| *of != tenant);
                 continue;
             }
             Ok(Command::Look) => continue,
@@ -84,8 +90,10 @@ fn run(mut engine: Engine, commands: &mpsc::Receiver<Command>, over: &AtomicBool
             Err(mpsc::TryRecvError::Empty) => (),
         }
         let Ok(events) = engine.step() else {
-            tracing::error!("the engine failed; all answers that were being computed are broken off");
-            open.drain().for_each(|(id, _)| engine.cancel(id));
+            for (id, (_, mut tell)) in open.drain() {
+                tell(Piece::Failed);
+                engine.cancel(id);
+            }
             continue;
         };
         for event in events {
@@ -95,7 +103,7 @@ fn run(mut engine: Engine, commands: &mpsc::Receiver<Command>, over: &AtomicBool
                 // Nobody asks for them yet.
                 Event::Logprobs(..) => continue,
             };
-            let gone = open.get(&id).is_none_or(|pieces| pieces.send(piece).is_err());
+            let gone = open.get_mut(&id).is_none_or(|(_, tell)| !tell(piece));
             if gone || matches!(piece, Piece::Finished(_)) {
                 open.remove(&id);
                 engine.cancel(id);
