@@ -141,9 +141,8 @@ fn answers_are_computed_again(site: &Site, complete: &dyn Fn(&[&str]) -> Value) 
         fs::write(site.path("changed.json"), file.to_string()).unwrap();
         replay("changed.json", "model.gguf", &[])
     };
-    let said = greedy_answer(PROMPT, 24);
     for (field, from, to, sentence) in [
-        ("response", said.split_at(4).0, "sold", "other bytes"),
+        ("response", r#""text":""#, r#""text":"x"#, "other bytes"),
         ("request", PROMPT, "another prompt", "other bytes"),
         ("request", "\"temperature\":0.0", "\"temperature\":2.0", "other bytes"),
         ("request", "\"canary\"", "\"other\"", "another seed or model"),
