@@ -189,6 +189,9 @@ async fn requests_that_are_wrong_get_their_reason() {
         (json!({"response_format": {"type": "regex", "regex": "["}}), 400, "malformed"),
         (json!({"response_format": {"type": "json_schema", "json_schema": {"schema": 7}}}), 400, "malformed"),
         (json!({"response_format": {"type": "grammar", "grammar": "x".repeat(70_000)}}), 400, "64 KiB"),
+        (json!({"logprobs": true}), 400, "logprobs is"),
+        (json!({"logprobs": 21}), 400, "logprobs is"),
+        (json!({"logprobs": 2, "top_logprobs": 2}), 400, "logprobs is"),
         (json!({"model": "other"}), 404, "another model"),
     ];
     for (change, status, sentence) in cases {
@@ -251,6 +254,60 @@ fn answers_follow_a_schema() {
     assert!(date.len() == 10 && date.as_bytes()[4] == b'-' && date.as_bytes()[7] == b'-', "{date}");
     let missing = site.adyton(&["chat", &url, "--message", "bal", "--json-schema", "none.json"]);
     assert!(missing.code == 1 && missing.stderr.contains("none.json"), "{missing:?}");
+}
+
+#[tokio::test]
+async fn answers_tell_how_likely_their_tokens_were() {
+    let (site, _broker, _host) = served("");
+    let mut channel = channel(&site).await;
+    let chat = json!({"model": "canary", "messages": [{"role": "user", "content": "bal"}], "max_tokens": 9,
+                      "temperature": 0, "logprobs": true, "top_logprobs": 3, "seed": 1});
+    let whole = post(&mut channel, "/v1/chat/completions", &chat).await.unwrap();
+    let choice = &whole["choices"][0];
+    let content = choice["logprobs"]["content"].as_array().unwrap();
+    let said: String = content.iter().map(|entry| entry["token"].as_str().unwrap()).collect();
+    assert_eq!((content.len(), said.trim()), (9, choice["message"]["content"].as_str().unwrap().trim()));
+    for entry in content {
+        // Greedy: the token itself is the likeliest of the three.
+        let top = entry["top_logprobs"].as_array().unwrap();
+        assert_eq!(
+            (top.len(), &top[0]["token"], &top[0]["logprob"]),
+            (3, &entry["token"], &entry["logprob"])
+        );
+        assert!(top[1]["logprob"].as_f64() <= top[0]["logprob"].as_f64());
+        let bytes: Vec<u8> = serde_json::from_value(entry["bytes"].clone()).unwrap();
+        assert_eq!(String::from_utf8(bytes).unwrap(), entry["token"].as_str().unwrap());
+    }
+    let mut streamed = chat.clone();
+    streamed["stream"] = json!(true);
+    let mut events = Vec::new();
+    let body = streamed.to_string().into_bytes();
+    channel
+        .ask_streaming("/v1/chat/completions", body, |piece| events.extend_from_slice(piece))
+        .await
+        .unwrap();
+    let events = String::from_utf8(events).unwrap();
+    let told = events.split("\n\n").filter_map(|event| event.strip_prefix("data: {"));
+    let told = told.flat_map(|event| {
+        let event: Value = serde_json::from_str(&format!("{{{event}")).unwrap();
+        event["choices"][0]["logprobs"]["content"].as_array().cloned().unwrap_or_default()
+    });
+    assert_eq!(&told.collect::<Vec<_>>(), content, "streamed and whole tell the same");
+
+    let completion =
+        json!({"model": "canary", "prompt": "bal", "max_tokens": 6, "temperature": 0, "logprobs": 2});
+    let answer = post(&mut channel, "/v1/completions", &completion).await.unwrap();
+    let logprobs = &answer["choices"][0]["logprobs"];
+    let tokens: Vec<String> = serde_json::from_value(logprobs["tokens"].clone()).unwrap();
+    for (at, token) in tokens.iter().enumerate() {
+        let before: usize = tokens[..at].iter().map(|token| token.chars().count()).sum();
+        assert_eq!(logprobs["text_offset"][at], before);
+        assert_eq!(logprobs["top_logprobs"][at][token], logprobs["token_logprobs"][at]);
+    }
+    assert_eq!(tokens.len(), 6);
+    let none =
+        post(&mut channel, "/v1/completions", &json!({"model": "canary", "prompt": "bal"})).await.unwrap();
+    assert!(none["choices"][0]["logprobs"].is_null());
 }
 
 #[tokio::test]

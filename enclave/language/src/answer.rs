@@ -10,6 +10,7 @@ use adyton_inference::lm::{Finish, StopStrings};
 use adyton_inference::tokenizer::Detokenizer;
 use serde_json::{Value, json};
 
+use crate::logprobs::Likely;
 use crate::place::Place;
 use crate::{Ask, Language, Piece, Refusal, Tell};
 
@@ -65,6 +66,10 @@ pub struct Answering {
     prompt_tokens: usize,
     completion_tokens: usize,
     include_usage: bool,
+    /// Where the request wants to know how likely tokens were.
+    likely: Option<Likely>,
+    /// The token whose likelihood comes next, and its text.
+    held: Option<(u32, String)>,
     _place: Place,
 }
 
@@ -94,6 +99,7 @@ impl Answering {
     ) -> Result<Self, Refusal> {
         let (form, stops) = (ask.form(), ask.stops()?);
         let (include_usage, text) = (ask.include_usage(), (!ask.stream()).then(String::new));
+        let likely = ask.logprobs()?.map(|_| Likely::default());
         let id = hash(&[body, &seed.to_le_bytes()].concat());
         let (place, prompt_tokens) = ask.begin(language, (tenant, seed), tell)?;
         let prefix = if form == Form::Chat { "chatcmpl" } else { "cmpl" };
@@ -109,6 +115,8 @@ impl Answering {
             prompt_tokens,
             completion_tokens: 0,
             include_usage,
+            likely,
+            held: None,
             _place: place,
         })
     }
@@ -122,7 +130,9 @@ impl Answering {
     #[must_use]
     pub fn opening(&self) -> Vec<u8> {
         match (&self.text, self.form) {
-            (None, Form::Chat) => self.event(&json!({"role": "assistant", "content": ""}), "", None),
+            (None, Form::Chat) => {
+                self.event(&json!({"role": "assistant", "content": ""}), "", &Value::Null, None)
+            }
             _ => Vec::new(),
         }
     }
@@ -132,8 +142,20 @@ impl Answering {
         let (text, finish) = match piece {
             Piece::Token(token) => {
                 self.completion_tokens += 1;
-                (self.detokenizer.push(self.language.tokenizer(), token), None)
+                let text = self.detokenizer.push(self.language.tokenizer(), token);
+                if self.likely.is_some() {
+                    self.held = Some((token, text));
+                    return Part::More(Vec::new());
+                }
+                (text, None)
             }
+            Piece::Logprobs(logprobs) => match (&mut self.likely, self.held.take()) {
+                (Some(likely), Some((token, text))) => {
+                    likely.push(token, logprobs);
+                    (text, None)
+                }
+                _ => return Part::Broken,
+            },
             Piece::Finished(finish) => (self.detokenizer.finish(), Some(finish)),
             Piece::Failed => return Part::Broken,
         };
@@ -156,15 +178,25 @@ impl Answering {
         match &mut self.text {
             Some(all) => all.push_str(text),
             None if text.is_empty() => (),
-            None => return self.event(&json!({"content": text}), text, None),
+            None => {
+                let likely = self.likely();
+                return self.event(&json!({"content": text}), text, &likely, None);
+            }
         }
         Vec::new()
     }
 
+    /// What is said of the tokens since the last time.
+    fn likely(&mut self) -> Value {
+        let tokenizer = self.language.tokenizer();
+        self.likely.as_mut().map_or(Value::Null, |likely| likely.take(self.form, tokenizer))
+    }
+
     /// What follows the last text: the rest of a stream, or the whole answer.
     fn closing(&mut self, finish: &str) -> Vec<u8> {
+        let likely = self.likely();
         let Some(text) = self.text.take() else {
-            let mut closing = self.event(&json!({}), "", Some(finish));
+            let mut closing = self.event(&json!({}), "", &likely, Some(finish));
             if self.include_usage {
                 closing.extend(sse(&self.object(self.chunk_object(), &[], Some(&self.usage()))));
             }
@@ -173,9 +205,9 @@ impl Answering {
         };
         let choice = match self.form {
             Form::Chat => json!({"index": 0, "message": {"role": "assistant", "content": text},
-                                 "logprobs": null, "finish_reason": finish}),
+                                 "logprobs": likely, "finish_reason": finish}),
             Form::Completion => {
-                json!({"index": 0, "text": text, "logprobs": null, "finish_reason": finish})
+                json!({"index": 0, "text": text, "logprobs": likely, "finish_reason": finish})
             }
         };
         let object = if self.form == Form::Chat { "chat.completion" } else { "text_completion" };
@@ -207,11 +239,11 @@ impl Answering {
         if self.form == Form::Chat { "chat.completion.chunk" } else { "text_completion" }
     }
 
-    fn event(&self, delta: &Value, text: &str, finish: Option<&str>) -> Vec<u8> {
+    fn event(&self, delta: &Value, text: &str, likely: &Value, finish: Option<&str>) -> Vec<u8> {
         let choice = match self.form {
-            Form::Chat => json!({"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish}),
+            Form::Chat => json!({"index": 0, "delta": delta, "logprobs": likely, "finish_reason": finish}),
             Form::Completion => {
-                json!({"index": 0, "text": text, "logprobs": null, "finish_reason": finish})
+                json!({"index": 0, "text": text, "logprobs": likely, "finish_reason": finish})
             }
         };
         sse(&self.object(self.chunk_object(), &[choice], None))

@@ -19,6 +19,8 @@ const MAX_MESSAGES: usize = 4096;
 const MAX_STOPS: usize = 16;
 const MAX_STOP_LEN: usize = 1024;
 const MAX_BIASES: usize = 1024;
+/// Likeliest tokens told beside each token.
+const MAX_LOGPROBS: usize = 20;
 /// What `OpenAI` gives when a completion does not say how much it wants.
 const DEFAULT_TOKENS: usize = 16;
 /// Seeds that every reader of JSON holds exactly.
@@ -41,6 +43,8 @@ struct Body {
     presence_penalty: Option<f32>,
     frequency_penalty: Option<f32>,
     logit_bias: Option<BTreeMap<u32, f32>>,
+    logprobs: Option<WantedLogprobs>,
+    top_logprobs: Option<usize>,
     seed: Option<i64>,
     stop: Option<Stops>,
     response_format: Option<ResponseFormat>,
@@ -58,6 +62,14 @@ struct Body {
 enum Prompt {
     Text(String),
     Tokens(Vec<u32>),
+}
+
+/// Conversations say whether, completions how many.
+#[derive(Deserialize, Clone, Copy)]
+#[serde(untagged)]
+enum WantedLogprobs {
+    Whether(bool),
+    Count(usize),
 }
 
 #[derive(Deserialize)]
@@ -239,6 +251,22 @@ impl Ask {
         Ok(StopStrings::new(stops))
     }
 
+    /// How many of the likeliest tokens are wanted beside each token; `None` where nothing is said of likelihoods.
+    pub(crate) fn logprobs(&self) -> Result<Option<usize>, Refusal> {
+        use WantedLogprobs::{Count, Whether};
+        const WRONG: Refusal = Refusal(
+            400,
+            "logprobs is true with top_logprobs up to 20 in conversations, and a number up to 20 in completions",
+        );
+        let wanted = match (self.form, self.body.logprobs, self.body.top_logprobs) {
+            (_, None, None) | (Form::Chat, Some(Whether(false)), None) => None,
+            (Form::Chat, Some(Whether(true)), top) => Some(top.unwrap_or(0)),
+            (Form::Completion, Some(Count(n)), None) => Some(n),
+            _ => return Err(WRONG),
+        };
+        if wanted.is_some_and(|n| n > MAX_LOGPROBS) { Err(WRONG) } else { Ok(wanted) }
+    }
+
     fn sampling(&self, seed: u64) -> Result<Sampling, Refusal> {
         let body = &self.body;
         let default = Sampling::default();
@@ -288,6 +316,7 @@ impl Ask {
         tell: Tell,
     ) -> Result<(Place, usize), Refusal> {
         let (sampling, max_tokens) = (self.sampling(seed)?, self.max_tokens(language)?);
+        let logprobs = self.logprobs()?;
         let format = self.body.response_format.as_ref();
         let grammar = format.map(ResponseFormat::grammar).transpose()?.flatten();
         let constraint = grammar.map(|grammar| language.constraint(grammar)).transpose()?;
@@ -316,8 +345,7 @@ impl Ask {
             return Err(Refusal(400, "the prompt has a token that the model does not have"));
         }
         let stop_tokens = known.end_of_turn().to_vec();
-        let request =
-            Request { tenant, prompt, max_tokens, stop_tokens, sampling, logprobs: None, constraint };
+        let request = Request { tenant, prompt, max_tokens, stop_tokens, sampling, logprobs, constraint };
         Ok((language.generate(request, tell)?, len))
     }
 }

@@ -10,6 +10,7 @@
 
 mod answer;
 mod ask;
+mod logprobs;
 mod place;
 mod replay;
 mod worker;

@@ -6,13 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-use adyton_inference::lm::{Engine, Event, Finish, Request, RequestId};
+use adyton_inference::lm::{Engine, Event, Finish, Logprobs, Request, RequestId};
 
 /// What is told of an answer. One whose telling ends without [`Piece::Finished`] was broken off.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum Piece {
     /// The next token.
     Token(u32),
+    /// How likely it was, right after it, where the request wants to know.
+    Logprobs(Logprobs),
     /// There are no more.
     Finished(Finish),
     /// The engine failed.
@@ -100,11 +102,11 @@ fn run(mut engine: Engine, commands: &mpsc::Receiver<Command>, over: &AtomicBool
             let (id, piece) = match event {
                 Event::Token(id, token) => (id, Piece::Token(token)),
                 Event::Finished(id, finish) => (id, Piece::Finished(finish)),
-                // Nobody asks for them yet.
-                Event::Logprobs(..) => continue,
+                Event::Logprobs(id, logprobs) => (id, Piece::Logprobs(logprobs)),
             };
+            let last = matches!(piece, Piece::Finished(_));
             let gone = open.get_mut(&id).is_none_or(|(_, tell)| !tell(piece));
-            if gone || matches!(piece, Piece::Finished(_)) {
+            if gone || last {
                 open.remove(&id);
                 engine.cancel(id);
             }
