@@ -161,8 +161,8 @@ pub fn greedy_answer(prompt: &str, max_tokens: usize) -> String {
     let mut tokens = Vec::new();
     while !engine.is_idle() {
         tokens.extend(engine.step().expect("it runs").into_iter().filter_map(|event| match event {
-            Event::Token(_, token) => Some(token),
-            Event::Logprobs(..) | Event::Finished(..) => None,
+            Event::Token(_, token, _) => Some(token),
+            Event::Finished(..) => None,
         }));
     }
     tokenizer.decode(&tokens, false)

@@ -100,8 +100,7 @@ fn run(engine: &mut Engine, requests: &[Request], delay: usize) -> Vec<(Vec<u32>
         for event in engine.step().unwrap() {
             let at = |id| ids.iter().position(|known| *known == id).unwrap();
             match event {
-                Event::Token(id, token) => answers[at(id)].0.push(token),
-                Event::Logprobs(..) => {}
+                Event::Token(id, token, _) => answers[at(id)].0.push(token),
                 Event::Finished(id, finish) => answers[at(id)].1 = Some(finish),
             }
         }
@@ -238,9 +237,9 @@ fn logprobs_follow_their_tokens() {
         while !engine.is_idle() {
             events.extend(engine.step().unwrap());
         }
-        assert_eq!(events.len(), 13);
-        for pair in events.chunks_exact(2) {
-            let [Event::Token(_, token), Event::Logprobs(_, logprobs)] = pair else { panic!("{pair:?}") };
+        assert_eq!(events.len(), 7);
+        for event in &events[..6] {
+            let Event::Token(_, token, Some(logprobs)) = event else { panic!("{event:?}") };
             // Greedy: the token chosen is the likeliest.
             assert_eq!((logprobs.top[0], logprobs.top.len()), ((*token, logprobs.chosen), 3));
             assert!(logprobs.chosen < 0.0 && logprobs.top.is_sorted_by(|a, b| a.1 >= b.1));

@@ -66,10 +66,7 @@ pub struct Answering {
     prompt_tokens: usize,
     completion_tokens: usize,
     include_usage: bool,
-    /// Where the request wants to know how likely tokens were.
-    likely: Option<Likely>,
-    /// The token whose likelihood comes next, and its text.
-    held: Option<(u32, String)>,
+    likely: Likely,
     _place: Place,
 }
 
@@ -99,7 +96,6 @@ impl Answering {
     ) -> Result<Self, Refusal> {
         let (form, stops) = (ask.form(), ask.stops()?);
         let (include_usage, text) = (ask.include_usage(), (!ask.stream()).then(String::new));
-        let likely = ask.logprobs()?.map(|_| Likely::default());
         let id = hash(&[body, &seed.to_le_bytes()].concat());
         let (place, prompt_tokens) = ask.begin(language, (tenant, seed), tell)?;
         let prefix = if form == Form::Chat { "chatcmpl" } else { "cmpl" };
@@ -115,8 +111,7 @@ impl Answering {
             prompt_tokens,
             completion_tokens: 0,
             include_usage,
-            likely,
-            held: None,
+            likely: Likely::default(),
             _place: place,
         })
     }
@@ -140,22 +135,13 @@ impl Answering {
     /// What the next piece brings. After the end there is nothing more to push.
     pub fn push(&mut self, piece: Piece) -> Part {
         let (text, finish) = match piece {
-            Piece::Token(token) => {
+            Piece::Token(token, likely) => {
                 self.completion_tokens += 1;
-                let text = self.detokenizer.push(self.language.tokenizer(), token);
-                if self.likely.is_some() {
-                    self.held = Some((token, text));
-                    return Part::More(Vec::new());
+                if let Some(likely) = likely {
+                    self.likely.push(token, likely);
                 }
-                (text, None)
+                (self.detokenizer.push(self.language.tokenizer(), token), None)
             }
-            Piece::Logprobs(logprobs) => match (&mut self.likely, self.held.take()) {
-                (Some(likely), Some((token, text))) => {
-                    likely.push(token, logprobs);
-                    (text, None)
-                }
-                _ => return Part::Broken,
-            },
             Piece::Finished(finish) => (self.detokenizer.finish(), Some(finish)),
             Piece::Failed => return Part::Broken,
         };
@@ -188,8 +174,7 @@ impl Answering {
 
     /// What is said of the tokens since the last time.
     fn likely(&mut self) -> Value {
-        let tokenizer = self.language.tokenizer();
-        self.likely.as_mut().map_or(Value::Null, |likely| likely.take(self.form, tokenizer))
+        self.likely.take(self.form, self.language.tokenizer())
     }
 
     /// What follows the last text: the rest of a stream, or the whole answer.

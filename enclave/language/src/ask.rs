@@ -252,7 +252,7 @@ impl Ask {
     }
 
     /// How many of the likeliest tokens are wanted beside each token; `None` where nothing is said of likelihoods.
-    pub(crate) fn logprobs(&self) -> Result<Option<usize>, Refusal> {
+    fn logprobs(&self) -> Result<Option<usize>, Refusal> {
         use WantedLogprobs::{Count, Whether};
         const WRONG: Refusal = Refusal(
             400,

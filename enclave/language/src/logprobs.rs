@@ -22,9 +22,12 @@ impl Likely {
         self.tokens.push((token, logprobs));
     }
 
-    /// What is to be said of the tokens since the last time.
+    /// What is to be said of the tokens since the last time; null where there are none.
     pub(crate) fn take(&mut self, form: Form, tokenizer: &Tokenizer) -> Value {
         let tokens = std::mem::take(&mut self.tokens);
+        if tokens.is_empty() {
+            return Value::Null;
+        }
         match form {
             Form::Chat => {
                 let content: Vec<Value> = tokens

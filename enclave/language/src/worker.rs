@@ -11,10 +11,8 @@ use adyton_inference::lm::{Engine, Event, Finish, Logprobs, Request, RequestId};
 /// What is told of an answer. One whose telling ends without [`Piece::Finished`] was broken off.
 #[derive(Debug, Clone)]
 pub enum Piece {
-    /// The next token.
-    Token(u32),
-    /// How likely it was, right after it, where the request wants to know.
-    Logprobs(Logprobs),
+    /// The next token, and how likely it was where the request wants to know.
+    Token(u32, Option<Logprobs>),
     /// There are no more.
     Finished(Finish),
     /// The engine failed.
@@ -100,9 +98,8 @@ fn run(mut engine: Engine, commands: &mpsc::Receiver<Command>, over: &AtomicBool
         };
         for event in events {
             let (id, piece) = match event {
-                Event::Token(id, token) => (id, Piece::Token(token)),
+                Event::Token(id, token, likely) => (id, Piece::Token(token, likely)),
                 Event::Finished(id, finish) => (id, Piece::Finished(finish)),
-                Event::Logprobs(id, logprobs) => (id, Piece::Logprobs(logprobs)),
             };
             let last = matches!(piece, Piece::Finished(_));
             let gone = open.get_mut(&id).is_none_or(|(_, tell)| !tell(piece));

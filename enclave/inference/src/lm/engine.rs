@@ -84,10 +84,8 @@ pub struct Logprobs {
 /// What a step brought.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// The next token of an answer.
-    Token(RequestId, u32),
-    /// How likely it was, right after it, where the request wants to know.
-    Logprobs(RequestId, Logprobs),
+    /// The next token of an answer, and how likely it was where the request wants to know.
+    Token(RequestId, u32, Option<Logprobs>),
     /// The answer is complete.
     Finished(RequestId, Finish),
 }
@@ -421,11 +419,11 @@ impl Running {
             }
             self.tokens.push(token);
             self.generated += 1;
-            events.push(Event::Token(self.id, token));
-            if let Some(n) = self.request.logprobs {
+            let likely = self.request.logprobs.map(|n| {
                 let (chosen, top) = logprobs(row, token, n);
-                events.push(Event::Logprobs(self.id, Logprobs { chosen, top }));
-            }
+                Logprobs { chosen, top }
+            });
+            events.push(Event::Token(self.id, token, likely));
             if self.generated >= self.request.max_tokens {
                 return Some(Finish::Length);
             }

@@ -59,7 +59,7 @@ pub(crate) fn arrive(
         let mut first = Vec::new();
         while !engine.is_idle() {
             for event in engine.step()? {
-                let Event::Token(id, _) = event else { continue };
+                let Event::Token(id, ..) = event else { continue };
                 if waiting.contains(&id) {
                     waiting.retain(|other| *other != id);
                     first.push(start.elapsed().as_secs_f64());
