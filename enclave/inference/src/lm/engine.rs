@@ -163,7 +163,8 @@ pub struct Engine {
 
 /// The shortest run of tokens that is looked up, tokens.
 const LOOKUP: usize = 3;
-/// Tokens of generating requests in one batch, guesses included, up to which weights are read rather than computed with.
+/// Tokens of generating requests in one batch, guesses included, up to which more of them cost little: where it was
+/// measured, 5 took 1.2 times the time of one, and 8 took 1.3 to 1.4 times.
 const GUESS_COLUMNS: usize = 8;
 /// Tokens without a guess after many wrong ones.
 const LONGEST_PAUSE: usize = 32;
