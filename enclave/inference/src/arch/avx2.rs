@@ -12,6 +12,7 @@ use super::activations::{
     BLOCK_WORDS, CODES, LONG_CODES, LONG_SIXTEENS, LONG_THIRTIES, LONG_WORDS, STEP_SUM,
 };
 use super::packed::Layout;
+use super::prefetch::ahead;
 
 /// Makes a function for this CPU; all of them are reached through [`integers`] and [`floats`].
 macro_rules! vectors {
@@ -33,6 +34,12 @@ vectors! {
     fn load_half(bytes: &[u8; 16]) -> __m128i {
         // SAFETY: 16 bytes are there; the load needs no alignment.
         unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+    }
+
+    /// Weights, which come from memory in order.
+    fn stream(bytes: &[u8; 32]) -> __m256i {
+        ahead(bytes);
+        load(bytes)
     }
 
     fn load_floats(values: &[f32; 8]) -> __m256 {
@@ -83,7 +90,7 @@ vectors! {
     fn nibble_block<const N: usize>(vectors: &[[u8; 32]], h: usize, x: &[u32]) -> [__m256i; N] {
         let mut pairs = [_mm256_setzero_si256(); N];
         for i in 0..4 {
-            let both = load(&vectors[2 * i + h]);
+            let both = stream(&vectors[2 * i + h]);
             let (low, high) = (low_nibbles(both), high_nibbles(both));
             for n in 0..N {
                 let a = _mm256_maddubs_epi16(low, splat(x[i * N + n]));
@@ -97,6 +104,7 @@ vectors! {
     fn q4_0<const N: usize>(group: &[u8], x: &[u32], out: &mut Sums<N>) {
         for (block, x) in group.as_chunks::<288>().0.iter().zip(x.chunks_exact(BLOCK_WORDS * N)) {
             let (scales, vectors) = block.split_first_chunk::<32>().expect("288 bytes");
+            ahead(scales);
             let (scales, vectors) = (scales.as_chunks::<16>().0, vectors.as_chunks::<32>().0);
             for h in 0..2 {
                 let scale = halves(&scales[h]);
@@ -112,7 +120,7 @@ vectors! {
     fn byte_block<const N: usize>(vectors: &[[u8; 32]], h: usize, flip: __m256i, x: &[u32]) -> [__m256i; N] {
         let mut sums = [_mm256_setzero_si256(); N];
         for i in 0..8 {
-            let w = _mm256_xor_si256(load(&vectors[2 * i + h]), flip);
+            let w = _mm256_xor_si256(stream(&vectors[2 * i + h]), flip);
             let magnitude = _mm256_abs_epi8(w);
             for n in 0..N {
                 // |w| <= 128 and |x| <= 127: a pair is at most 32512.
@@ -126,6 +134,7 @@ vectors! {
     fn q8<const N: usize>(group: &[u8], x: &[u32], out: &mut Sums<N>) {
         for (block, x) in group.as_chunks::<544>().0.iter().zip(x.chunks_exact(BLOCK_WORDS * N)) {
             let (scales, vectors) = block.split_first_chunk::<32>().expect("544 bytes");
+            ahead(scales);
             let (scales, vectors) = (scales.as_chunks::<16>().0, vectors.as_chunks::<32>().0);
             for h in 0..2 {
                 let scale = halves(&scales[h]);
@@ -141,8 +150,8 @@ vectors! {
         for (block, x) in group.as_chunks::<640>().0.iter().zip(x.chunks_exact(BLOCK_WORDS * N)) {
             let vectors = block.as_chunks::<32>().0;
             for h in 0..2 {
-                let scale = _mm256_castsi256_ps(load(&vectors[h]));
-                let min = _mm256_castsi256_ps(load(&vectors[2 + h]));
+                let scale = _mm256_castsi256_ps(stream(&vectors[h]));
+                let min = _mm256_castsi256_ps(stream(&vectors[2 + h]));
                 // Codes are at most 31, so they are their own magnitude.
                 let sums = byte_block::<N>(&vectors[4..], h, _mm256_setzero_si256(), x);
                 for n in 0..N {
@@ -185,6 +194,7 @@ vectors! {
     fn q4_k<const N: usize>(group: &[u8], x: &[u32], out: &mut Sums<N>) {
         for (block, x) in group.as_chunks::<2304>().0.iter().zip(x.chunks_exact(LONG_WORDS * N)) {
             let (head, vectors) = block.split_first_chunk::<256>().expect("2304 bytes");
+            head.as_chunks::<64>().0.iter().for_each(ahead);
             let (head, vectors) = (head.as_chunks::<16>().0, vectors.as_chunks::<32>().0);
             for h in 0..2 {
                 let mut dots = [_mm256_setzero_si256(); N];
@@ -220,6 +230,7 @@ vectors! {
         let high = _mm256_set1_epi8(0x30);
         for (block, x) in group.as_chunks::<3360>().0.iter().zip(x.chunks_exact(LONG_WORDS * N)) {
             let (head, vectors) = block.split_first_chunk::<288>().expect("3360 bytes");
+            head.as_chunks::<64>().0.iter().for_each(ahead);
             let (head, vectors) = (head.as_chunks::<16>().0, vectors.as_chunks::<32>().0);
             for h in 0..2 {
                 let factor = |part: usize| _mm256_cvtepi8_epi32(upper_if(h, load_half(&head[2 + part])));
@@ -234,7 +245,7 @@ vectors! {
                 }
                 for part in 0..16 {
                     let at = part * 6 + h;
-                    let (a, b, bits) = (load(&vectors[at]), load(&vectors[at + 2]), load(&vectors[at + 4]));
+                    let (a, b, bits) = (stream(&vectors[at]), stream(&vectors[at + 2]), stream(&vectors[at + 4]));
                     let with = |low, bits| _mm256_or_si256(low, _mm256_and_si256(bits, high));
                     let quads = [
                         with(low_nibbles(a), _mm256_slli_epi16::<4>(bits)),
@@ -288,6 +299,7 @@ vectors! {
     fn f32s<const N: usize>(group: &[u8], x: &[f32], out: &mut Sums<N>) {
         let mut total = load_sums(out);
         for (w, x) in group.as_chunks::<64>().0.iter().zip(x.chunks_exact(N)) {
+            ahead(w);
             let w = w.as_chunks::<32>().0;
             let w = [_mm256_castsi256_ps(load(&w[0])), _mm256_castsi256_ps(load(&w[1]))];
             multiply_add(&mut total, w, x);
@@ -298,6 +310,7 @@ vectors! {
     fn f16s<const N: usize>(group: &[u8], x: &[f32], out: &mut Sums<N>) {
         let mut total = load_sums(out);
         for (w, x) in group.as_chunks::<32>().0.iter().zip(x.chunks_exact(N)) {
+            ahead(w);
             let w = w.as_chunks::<16>().0;
             multiply_add(&mut total, [halves(&w[0]), halves(&w[1])], x);
         }
@@ -311,6 +324,7 @@ vectors! {
     fn bf16s<const N: usize>(group: &[u8], x: &[f32], out: &mut Sums<N>) {
         let mut total = load_sums(out);
         for (w, x) in group.as_chunks::<32>().0.iter().zip(x.chunks_exact(N)) {
+            ahead(w);
             let w = w.as_chunks::<16>().0;
             multiply_add(&mut total, [brain(&w[0]), brain(&w[1])], x);
         }

@@ -20,6 +20,8 @@ mod memory;
 mod packed;
 mod path;
 mod pool;
+#[cfg(target_arch = "x86_64")]
+mod prefetch;
 mod scalar;
 
 pub use activations::{Activations, Forms};

@@ -329,10 +329,11 @@ vectors! {
         for (block, lines) in group.as_chunks::<288>().0.iter().zip(panels) {
             let (scales, vectors) = block.split_first_chunk::<32>().expect("288 bytes");
             for (i, vector) in vectors.as_chunks::<64>().0.iter().enumerate() {
-                store(&mut lines[i], _mm512_sub_epi8(low_nibbles(load(vector)), zero));
-                store(&mut lines[4 + i], _mm512_sub_epi8(high_nibbles(load(vector)), zero));
+                let both = stream(vector);
+                store(&mut lines[i], _mm512_sub_epi8(low_nibbles(both), zero));
+                store(&mut lines[4 + i], _mm512_sub_epi8(high_nibbles(both), zero));
             }
-            store_scales(&mut lines[8], halves(scales));
+            store_scales(&mut lines[8], stream_halves(scales));
         }
     }
 
@@ -342,9 +343,9 @@ vectors! {
         for (block, lines) in group.as_chunks::<544>().0.iter().zip(panels) {
             let (scales, vectors) = block.split_first_chunk::<32>().expect("544 bytes");
             for (i, vector) in vectors.as_chunks::<64>().0.iter().enumerate() {
-                store(&mut lines[i], _mm512_xor_si512(load(vector), zero));
+                store(&mut lines[i], _mm512_xor_si512(stream(vector), zero));
             }
-            store_scales(&mut lines[8], halves(scales));
+            store_scales(&mut lines[8], stream_halves(scales));
         }
     }
 
@@ -378,6 +379,7 @@ vectors! {
         let panels = panel.as_chunks_mut::<LONG_LINES>().0;
         for (block, lines) in group.as_chunks::<2304>().0.iter().zip(panels) {
             let (head, vectors) = block.split_first_chunk::<256>().expect("2304 bytes");
+            head.as_chunks::<64>().0.iter().for_each(ahead);
             let (d, rest) = head.split_first_chunk::<32>().expect("256 bytes");
             let (m, rest) = rest.split_first_chunk::<32>().expect("224 bytes");
             let (scales, mins) = k_factors(rest.as_chunks::<16>().0.first_chunk().expect("192 bytes"));
@@ -387,7 +389,7 @@ vectors! {
             for part in 0..8 {
                 let factors = twice(widened(scales[part]));
                 for i in 0..4 {
-                    let both = load(&vectors[part * 4 + i]);
+                    let both = stream(&vectors[part * 4 + i]);
                     let places = [part * 8 + i, part * 8 + 4 + i];
                     let nibble = |shifted| _mm512_and_si512(shifted, even);
                     let (a, b) = (nibble(both), nibble(_mm512_srli_epi16::<8>(both)));
@@ -413,13 +415,14 @@ vectors! {
         for (block, lines) in group.as_chunks::<3360>().0.iter().zip(panels) {
             let (d, rest) = block.split_first_chunk::<32>().expect("3360 bytes");
             let (factors, vectors) = rest.split_first_chunk::<256>().expect("3328 bytes");
+            factors.as_chunks::<64>().0.iter().for_each(ahead);
             let (factors, vectors) = (factors.as_chunks::<16>().0, vectors.as_chunks::<64>().0);
             let (low, rest) = lines.split_first_chunk_mut::<PLANE>().expect("a plane");
             let (high, rest) = rest.split_first_chunk_mut::<PLANE>().expect("a plane");
             for part in 0..16 {
                 let factors = twice(_mm512_cvtepi8_epi32(load_quarter(&factors[part])));
-                let (a, b) = (load(&vectors[part * 3]), load(&vectors[part * 3 + 1]));
-                let high_bits = load(&vectors[part * 3 + 2]);
+                let (a, b) = (stream(&vectors[part * 3]), stream(&vectors[part * 3 + 1]));
+                let high_bits = stream(&vectors[part * 3 + 2]);
                 let quads = [
                     with(low_nibbles(a), _mm512_slli_epi16::<4>(high_bits)),
                     with(high_nibbles(a), _mm512_slli_epi16::<2>(high_bits)),

@@ -11,6 +11,7 @@ use super::activations::{
     BLOCK_WORDS, CODES, LONG_CODES, LONG_SIXTEENS, LONG_THIRTIES, LONG_WORDS, STEP_SUM,
 };
 use super::packed::Layout;
+use super::prefetch::ahead;
 
 /// Makes a function for this CPU; all of them are reached through [`integers`] and [`floats`].
 macro_rules! vectors {
@@ -29,6 +30,17 @@ vectors! {
     fn load(bytes: &[u8; 64]) -> __m512i {
         // SAFETY: 64 bytes are there; the load needs no alignment.
         unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+    }
+
+    /// Weights, which come from memory in order.
+    fn stream(bytes: &[u8; 64]) -> __m512i {
+        ahead(bytes);
+        load(bytes)
+    }
+
+    fn stream_halves(bytes: &[u8; 32]) -> __m512 {
+        ahead(bytes);
+        halves(bytes)
     }
 
     fn load_floats(values: &[f32; LANES]) -> __m512 {
@@ -118,7 +130,7 @@ vectors! {
     /// 32 columns of 4-bit codes in 4 vectors; `x` begins with their codes.
     fn nibble_block<const N: usize>(sums: &mut [__m512i; N], vectors: &[[u8; 64]], x: &[u32]) {
         for i in 0..4 {
-            let both = load(&vectors[i]);
+            let both = stream(&vectors[i]);
             dot(sums, low_nibbles(both), &x[i * N..(1 + i) * N]);
             dot(sums, high_nibbles(both), &x[(4 + i) * N..(5 + i) * N]);
         }
@@ -149,7 +161,7 @@ vectors! {
             let (scales, vectors) = block.split_first_chunk::<32>().expect("288 bytes");
             let mut sums = start::<N>(&x[N..2 * N]);
             nibble_block(&mut sums, vectors.as_chunks::<64>().0, &x[CODES * N..]);
-            scaled(&mut total, &sums, &x[..N], halves(scales));
+            scaled(&mut total, &sums, &x[..N], stream_halves(scales));
         }
         store_sums(out, &total);
     }
@@ -160,9 +172,9 @@ vectors! {
             let (scales, vectors) = block.split_first_chunk::<32>().expect("544 bytes");
             let mut sums = start::<N>(&x[2 * N..3 * N]);
             for (i, vector) in vectors.as_chunks::<64>().0.iter().enumerate() {
-                dot(&mut sums, load(vector), &x[(CODES + i) * N..(CODES + 1 + i) * N]);
+                dot(&mut sums, stream(vector), &x[(CODES + i) * N..(CODES + 1 + i) * N]);
             }
-            scaled(&mut total, &sums, &x[..N], halves(scales));
+            scaled(&mut total, &sums, &x[..N], stream_halves(scales));
         }
         store_sums(out, &total);
     }
@@ -173,10 +185,10 @@ vectors! {
             let vectors = block.as_chunks::<64>().0;
             let mut sums = [_mm512_setzero_si512(); N];
             for i in 0..8 {
-                dot(&mut sums, load(&vectors[2 + i]), &x[(CODES + i) * N..(CODES + 1 + i) * N]);
+                dot(&mut sums, stream(&vectors[2 + i]), &x[(CODES + i) * N..(CODES + 1 + i) * N]);
             }
-            scaled(&mut total, &sums, &x[..N], _mm512_castsi512_ps(load(&vectors[0])));
-            minus(&mut total, _mm512_castsi512_ps(load(&vectors[1])), &x[STEP_SUM * N..(STEP_SUM + 1) * N]);
+            scaled(&mut total, &sums, &x[..N], _mm512_castsi512_ps(stream(&vectors[0])));
+            minus(&mut total, _mm512_castsi512_ps(stream(&vectors[1])), &x[STEP_SUM * N..(STEP_SUM + 1) * N]);
         }
         store_sums(out, &total);
     }
@@ -206,6 +218,7 @@ vectors! {
         let mut total = load_sums(out);
         for (block, x) in group.as_chunks::<2304>().0.iter().zip(x.chunks_exact(LONG_WORDS * N)) {
             let (head, vectors) = block.split_first_chunk::<256>().expect("2304 bytes");
+            head.as_chunks::<64>().0.iter().for_each(ahead);
             let (d, rest) = head.split_first_chunk::<32>().expect("256 bytes");
             let (m, rest) = rest.split_first_chunk::<32>().expect("224 bytes");
             let (scales, mins) = k_factors(rest.as_chunks::<16>().0.first_chunk().expect("192 bytes"));
@@ -235,6 +248,7 @@ vectors! {
         for (block, x) in group.as_chunks::<3360>().0.iter().zip(x.chunks_exact(LONG_WORDS * N)) {
             let (d, rest) = block.split_first_chunk::<32>().expect("3360 bytes");
             let (factors, vectors) = rest.split_first_chunk::<256>().expect("3328 bytes");
+            factors.as_chunks::<64>().0.iter().for_each(ahead);
             let (factors, vectors) = (factors.as_chunks::<16>().0, vectors.as_chunks::<64>().0);
             let factor = |part: usize| _mm512_cvtepi8_epi32(load_quarter(&factors[part]));
             // What the codes' zero, 32, adds to the dot products.
@@ -248,8 +262,8 @@ vectors! {
                 dots[n] = _mm512_sub_epi32(dots[n], _mm512_slli_epi32::<5>(zeros[n]));
             }
             for part in 0..16 {
-                let (a, b) = (load(&vectors[part * 3]), load(&vectors[part * 3 + 1]));
-                let bits = load(&vectors[part * 3 + 2]);
+                let (a, b) = (stream(&vectors[part * 3]), stream(&vectors[part * 3 + 1]));
+                let bits = stream(&vectors[part * 3 + 2]);
                 let mut sums = [_mm512_setzero_si512(); N];
                 let codes = &x[(LONG_CODES + part * 4) * N..(LONG_CODES + 4 + part * 4) * N];
                 dot(&mut sums, with(low_nibbles(a), _mm512_slli_epi16::<4>(bits)), &codes[..N]);
@@ -283,6 +297,7 @@ vectors! {
     ) {
         let mut total = load_sums(out);
         for (w, x) in group.as_chunks().0.iter().zip(x.as_chunks::<N>().0) {
+            ahead(w);
             let w = widen(w);
             for n in 0..N {
                 total[n] = _mm512_fmadd_ps(w, _mm512_set1_ps(x[n]), total[n]);
@@ -301,6 +316,8 @@ vectors! {
         let (mut a, mut b) = (load_sums(first), load_sums(second));
         let [v, w] = groups.map(|group| group.as_chunks().0);
         for ((v, w), x) in v.iter().zip(w).zip(x.as_chunks::<N>().0) {
+            ahead(v);
+            ahead(w);
             let (v, w) = (widen(v), widen(w));
             for n in 0..N {
                 let x = _mm512_set1_ps(x[n]);
