@@ -161,9 +161,7 @@ impl Packed {
             }
             let raw_groups = raw.chunks(LANES * row_bytes);
             for (group, raw) in groups.chunks_exact_mut(group_bytes).zip(raw_groups) {
-                for (lane, row) in raw.chunks_exact(row_bytes).enumerate() {
-                    pack_row(kind, row, lane, group);
-                }
+                pack_group(kind, raw, row_bytes, group);
             }
             raw.fill(0);
         });
@@ -375,46 +373,75 @@ fn put(out: &mut [u8], index: usize, word: u32) {
     out[4 * index..4 * index + 4].copy_from_slice(&word.to_le_bytes());
 }
 
-/// Writes one row of a tensor into its lane of a group.
-fn pack_row(kind: TensorType, row: &[u8], lane: usize, group: &mut [u8]) {
+/// Writes up to 16 rows of a tensor, which lie one after the other, into a group.
+fn pack_group(kind: TensorType, rows: &[u8], row_bytes: usize, group: &mut [u8]) {
     let layout = Layout::of(kind);
     if layout.is_float() {
-        let element = kind.block_bytes();
-        let places = group.chunks_exact_mut(layout.block_bytes());
-        for (place, value) in places.zip(row.chunks_exact(element)) {
-            place[lane * element..][..element].copy_from_slice(value);
-        }
-        return;
+        return match kind.block_bytes() {
+            2 => pack_floats::<2>(rows, row_bytes, group),
+            _ => pack_floats::<4>(rows, row_bytes, group),
+        };
     }
-    let blocks = row.chunks_exact(kind.block_bytes());
     let per_block = kind.block_len() / layout.block_len();
-    let places = group.chunks_exact_mut(layout.block_bytes() * per_block);
-    for (place, block) in places.zip(blocks) {
-        match kind {
-            TensorType::Q8_0 => {
-                place[2 * lane..2 * lane + 2].copy_from_slice(&block[..2]);
-                for i in 0..8 {
-                    put(&mut place[32..], i * LANES + lane, word(&block[2..], i) ^ 0x8080_8080);
-                }
-            }
-            TensorType::Q4_0 => {
-                place[2 * lane..2 * lane + 2].copy_from_slice(&block[..2]);
-                for i in 0..4 {
-                    put(&mut place[32..], i * LANES + lane, word(&block[2..], i));
-                }
-            }
-            TensorType::Q4_K => pack_q4_k(block, lane, place),
-            TensorType::Q6_K => pack_q6_k(block, lane, place),
-            TensorType::Q5_0 => {
-                let mut integers = [0i8; 32];
-                codes(kind, block, &mut integers);
-                place[2 * lane..2 * lane + 2].copy_from_slice(&block[..2]);
-                // The code's zero is 16, the layout's 128.
-                put_codes(&integers, lane, 112, &mut place[32..]);
-            }
-            _ => pack_affine(kind, block, lane, place),
+    let sizes = [kind.block_bytes(), layout.block_bytes() * per_block];
+    match kind {
+        TensorType::Q8_0 => pack_blocks(rows, row_bytes, group, sizes, pack_q8_0),
+        TensorType::Q4_0 => pack_blocks(rows, row_bytes, group, sizes, pack_q4_0),
+        TensorType::Q4_K => pack_blocks(rows, row_bytes, group, sizes, pack_q4_k),
+        TensorType::Q6_K => pack_blocks(rows, row_bytes, group, sizes, pack_q6_k),
+        TensorType::Q5_0 => pack_blocks(rows, row_bytes, group, sizes, pack_q5_0),
+        _ => pack_blocks(rows, row_bytes, group, sizes, |block, lane, place| {
+            pack_affine(kind, block, lane, place);
+        }),
+    }
+}
+
+/// Calls `pack(block, lane, place)` for each block of each row. The lanes of a place follow each other: its lines are
+/// still in the first cache when the next lane writes into them.
+fn pack_blocks(
+    rows: &[u8],
+    row_bytes: usize,
+    group: &mut [u8],
+    [block_bytes, place_bytes]: [usize; 2],
+    pack: impl Fn(&[u8], usize, &mut [u8]),
+) {
+    for (index, place) in group.chunks_mut(place_bytes).enumerate() {
+        let start = index * block_bytes;
+        for (lane, row) in rows.chunks_exact(row_bytes).enumerate() {
+            pack(&row[start..row_bytes.min(start + block_bytes)], lane, place);
         }
     }
+}
+
+fn pack_floats<const ELEMENT: usize>(rows: &[u8], row_bytes: usize, group: &mut [u8]) {
+    // As many elements at once as fit few lines.
+    let sizes = [32 * ELEMENT, 32 * ELEMENT * LANES];
+    pack_blocks(rows, row_bytes, group, sizes, |values, lane, place| {
+        let places = place.as_chunks_mut::<ELEMENT>().0.iter_mut().skip(lane).step_by(LANES);
+        places.zip(values.as_chunks::<ELEMENT>().0).for_each(|(place, value)| *place = *value);
+    });
+}
+
+fn pack_q8_0(block: &[u8], lane: usize, place: &mut [u8]) {
+    place[2 * lane..2 * lane + 2].copy_from_slice(&block[..2]);
+    for i in 0..8 {
+        put(&mut place[32..], i * LANES + lane, word(&block[2..], i) ^ 0x8080_8080);
+    }
+}
+
+fn pack_q4_0(block: &[u8], lane: usize, place: &mut [u8]) {
+    place[2 * lane..2 * lane + 2].copy_from_slice(&block[..2]);
+    for i in 0..4 {
+        put(&mut place[32..], i * LANES + lane, word(&block[2..], i));
+    }
+}
+
+fn pack_q5_0(block: &[u8], lane: usize, place: &mut [u8]) {
+    let mut integers = [0i8; 32];
+    codes(TensorType::Q5_0, block, &mut integers);
+    place[2 * lane..2 * lane + 2].copy_from_slice(&block[..2]);
+    // The code's zero is 16, the layout's 128.
+    put_codes(&integers, lane, 112, &mut place[32..]);
 }
 
 fn put_codes(codes: &[i8], lane: usize, plus: u8, out: &mut [u8]) {

@@ -24,6 +24,9 @@ macro_rules! vectors {
 
 pub(super) mod amx;
 
+/// Tiles as wide as this are many, and all but the first find their weights in the cache.
+const WIDE: usize = 10;
+
 type Sums<const N: usize> = [[f32; LANES]; N];
 
 vectors! {
@@ -297,7 +300,9 @@ vectors! {
     ) {
         let mut total = load_sums(out);
         for (w, x) in group.as_chunks().0.iter().zip(x.as_chunks::<N>().0) {
-            ahead(w);
+            if N < WIDE {
+                ahead(w);
+            }
             let w = widen(w);
             for n in 0..N {
                 total[n] = _mm512_fmadd_ps(w, _mm512_set1_ps(x[n]), total[n]);
@@ -316,8 +321,10 @@ vectors! {
         let (mut a, mut b) = (load_sums(first), load_sums(second));
         let [v, w] = groups.map(|group| group.as_chunks().0);
         for ((v, w), x) in v.iter().zip(w).zip(x.as_chunks::<N>().0) {
-            ahead(v);
-            ahead(w);
+            if N < WIDE {
+                ahead(v);
+                ahead(w);
+            }
             let (v, w) = (widen(v), widen(w));
             for n in 0..N {
                 let x = _mm512_set1_ps(x[n]);
