@@ -100,8 +100,11 @@ struct Classifier {
     output: Linear,
 }
 
-/// Tokens computed together, about.
+/// Tokens that all threads compute together, about,
 const BATCH_TOKENS: usize = 4096;
+/// and those that one thread computes alone where there are enough of them: what lies between the products then stays in
+/// the cache of its core.
+const THREAD_TOKENS: usize = 128;
 
 /// Most scores of a classifier.
 const MAX_SCORES: u64 = 1 << 12;
@@ -170,7 +173,7 @@ fn gguf_config(gguf: &Gguf<'_>) -> Result<(EncoderConfig, Pooling), EncodeError>
 }
 
 /// Makes a result of the rows of one text, given with their length.
-type Finish<'a> = dyn FnMut(&[f32], usize) -> Result<Vec<f32>, EncodeError> + 'a;
+type Finish<'a> = dyn Fn(&[f32], usize) -> Vec<f32> + Sync + 'a;
 
 impl Encoder {
     /// Packs the weights of a Hugging Face folder. Vectors are means unless [`Self::with_pooling`] says otherwise.
@@ -299,7 +302,7 @@ impl Encoder {
         let zeros = vec![0; longest];
         let all: Vec<(&[u32], &[u32])> =
             texts.iter().map(|text| (text.as_slice(), &zeros[..text.len()])).collect();
-        self.run(&all, &mut |rows, dim| Ok(pool_rows(rows, dim, pooling)))
+        self.run(&all, &|rows, dim| pool_rows(rows, dim, pooling))
     }
 
     /// The classifier's scores of each pair of texts, given as tokens and segments; for reranking models one number,
@@ -311,20 +314,20 @@ impl Encoder {
         let classifier = self.classifier.as_ref().ok_or(EncodeError::NoClassifier)?;
         let all: Vec<(&[u32], &[u32])> =
             pairs.iter().map(|(tokens, segments)| (tokens.as_slice(), segments.as_slice())).collect();
-        let mut activations = Activations::default();
-        self.run(&all, &mut |rows, dim| {
+        self.run(&all, &|rows, dim| {
+            let mut activations = Activations::default();
             let mut x = rows[..dim].to_vec();
             if let Some(dense) = &classifier.dense {
                 x = self.product(&mut activations, &x, dim, &[&dense.weights], &dense.bias);
                 x.iter_mut().for_each(|x| *x = narrow(tanh(f64::from(*x))));
             }
             let output = &classifier.output;
-            Ok(self.product(&mut activations, &x, dim, &[&output.weights], &output.bias))
+            self.product(&mut activations, &x, dim, &[&output.weights], &output.bias)
         })
     }
 
     /// Computes texts and gives the rows of each to `finish`.
-    fn run(&self, texts: Texts<'_>, finish: &mut Finish<'_>) -> Result<Vec<Vec<f32>>, EncodeError> {
+    fn run(&self, texts: Texts<'_>, finish: &Finish<'_>) -> Result<Vec<Vec<f32>>, EncodeError> {
         let a = &self.architecture;
         for (text, segments) in texts {
             if text.is_empty() {
@@ -342,24 +345,26 @@ impl Encoder {
                 return Err(EncodeError::Segments);
             }
         }
-        let mut out = Vec::with_capacity(texts.len());
-        let mut rest = texts;
-        while !rest.is_empty() {
-            let mut tokens = 0;
-            let count = rest.iter().take_while(|(text, _)| {
-                tokens += text.len();
-                tokens <= BATCH_TOKENS
-            });
-            let (batch, after) = rest.split_at(count.count().max(1));
+        let compute = |batch: Texts<'_>| -> Result<Vec<Vec<f32>>, EncodeError> {
             let x = self.batch(batch)?;
-            let mut first = 0;
-            for (text, _) in batch {
-                out.push(finish(&x[first * a.dim..(first + text.len()) * a.dim], a.dim)?);
-                first += text.len();
-            }
-            rest = after;
+            let mut rest = x.as_slice();
+            let rows = batch.iter().map(|(text, _)| {
+                let (rows, after) = rest.split_at(text.len() * a.dim);
+                rest = after;
+                finish(rows, a.dim)
+            });
+            Ok(rows.collect())
+        };
+        let alone = split(texts, THREAD_TOKENS);
+        let mut results = Vec::new();
+        if alone.len() < self.pool.threads() {
+            results.extend(split(texts, BATCH_TOKENS).into_iter().map(compute));
+        } else {
+            results.resize_with(alone.len(), || Ok(Vec::new()));
+            self.pool.chunks_mut(&mut results, 1, |index, result| result[0] = compute(alone[index]));
         }
-        Ok(out)
+        let vectors: Result<Vec<_>, _> = results.into_iter().collect();
+        Ok(vectors?.into_iter().flatten().collect())
     }
 
     /// The vectors of all tokens, one after the other.
@@ -473,6 +478,22 @@ impl Encoder {
             f.layer_norm(&sum, &norm.weight, &norm.bias, self.epsilon, x);
         });
     }
+}
+
+/// Texts in batches of at most so many tokens, or of one text.
+fn split<'a>(texts: Texts<'a>, max_tokens: usize) -> Vec<Texts<'a>> {
+    let (mut batches, mut rest) = (Vec::new(), texts);
+    while !rest.is_empty() {
+        let mut tokens = 0;
+        let count = rest.iter().take_while(|(text, _)| {
+            tokens += text.len();
+            tokens <= max_tokens
+        });
+        let (batch, after) = rest.split_at(count.count().max(1));
+        batches.push(batch);
+        rest = after;
+    }
+    batches
 }
 
 /// One vector of length 1 for the rows of a text.

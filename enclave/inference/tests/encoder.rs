@@ -78,14 +78,18 @@ fn the_same_bits_alone_and_together_on_every_path() {
     for pooling in [Pooling::Mean, Pooling::Cls] {
         let mut want = Vec::new();
         for path in Path::available() {
-            let encoder = Encoder::load(&config, &tensors, Options { threads: 2, path }).unwrap();
-            if want.is_empty() {
-                want = texts
-                    .iter()
-                    .flat_map(|text| bits(encoder.embed(std::slice::from_ref(text), pooling).unwrap()))
-                    .collect();
+            // With two threads each has batches of its own; eight are more than there are batches, and share them.
+            for threads in [2, 8] {
+                let encoder = Encoder::load(&config, &tensors, Options { threads, path }).unwrap();
+                if want.is_empty() {
+                    want = texts
+                        .iter()
+                        .flat_map(|text| bits(encoder.embed(std::slice::from_ref(text), pooling).unwrap()))
+                        .collect();
+                }
+                let got = bits(encoder.embed(&texts, pooling).unwrap());
+                assert!(got == want, "{path} {pooling:?}, {threads} threads");
             }
-            assert!(bits(encoder.embed(&texts, pooling).unwrap()) == want, "{path} {pooling:?}");
         }
     }
     let encoder = Encoder::load(&config, &tensors, Options::default()).unwrap();
