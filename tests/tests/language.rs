@@ -215,7 +215,8 @@ async fn requests_that_are_wrong_get_their_reason() {
 
 #[test]
 fn answers_follow_a_schema() {
-    let (site, _broker, _host) = served("");
+    // Keys and values in 8 bits: other answers than those of 16, and computed again only as they were.
+    let (site, _broker, _host) = served("[language]\nkv = 'q8'\n");
     fs::write(
         site.path("schema.json"),
         r#"{"type": "object", "properties": {"zone": {"enum": ["north", "south"]}, "above": {"type": "boolean"}},
@@ -236,8 +237,13 @@ fn answers_follow_a_schema() {
         "0.7",
         "--seed",
         "5",
+        "--receipt",
+        "schema-receipt.json",
         "--json",
     ]);
+    let again = ["receipt", "replay", "schema-receipt.json", "--model", "model.gguf", "--kv"];
+    let replay = |kv| site.adyton(&[&again[..], &[kv]].concat());
+    assert_eq!((replay("q8").code, replay("q4").code), (0, 1));
     let answer = answer.json();
     let text = answer["answers"][0]["text"].as_str().unwrap();
     let value: Value = serde_json::from_str(text).unwrap();

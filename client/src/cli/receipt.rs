@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use adyton_client::{ClientError, ReceiptFile, ReceiptVerdict, TrustFile};
-use adyton_language::{Language, LanguageLimits, ReplayError, Replayed, replay};
+use adyton_language::{KvKind, Language, LanguageLimits, ReplayError, Replayed, replay};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -33,8 +33,9 @@ pub(crate) struct VerifyArgs {
 
 #[derive(Args)]
 #[command(after_help = "Example:\n  adyton receipt replay receipt.json --model model.gguf\n\n\
-                  Limits are those of the service's launch document, table [language]; they matter to requests\n\
-                  that leave max_tokens out, and to answers that end where there is no more room.")]
+                  Limits are those of the service's launch document, table [language]; max_tokens and positions\n\
+                  matter to requests that leave max_tokens out, and to answers that end where there is no more room;\n\
+                  kv to all of them.")]
 pub(crate) struct ReplayArgs {
     /// A file that `adyton chat --receipt` or `adyton complete --receipt` wrote.
     file: PathBuf,
@@ -47,6 +48,9 @@ pub(crate) struct ReplayArgs {
     /// Positions of prompt and answer together.
     #[arg(long, value_name = "TOKENS", default_value_t = LanguageLimits::default().positions)]
     positions: usize,
+    /// How the service holds keys and values: f32, f16 or q8.
+    #[arg(long, value_name = "KIND", default_value = "f16")]
+    kv: KvKind,
     /// Computing threads; without it one for each processor. The answer does not depend on them.
     #[arg(long, env = "ADYTON_THREADS")]
     threads: Option<usize>,
@@ -61,8 +65,8 @@ pub(crate) fn run(command: &ReceiptCommand, output: &Output) -> Result<Printed, 
 
 fn compute_again(args: &ReplayArgs, output: &Output) -> Result<Printed, Failure> {
     let file = ReceiptFile::read(&args.file)?;
-    let ReplayArgs { threads, max_tokens, positions, .. } = *args;
-    let limits = LanguageLimits { threads, max_tokens, positions, ..LanguageLimits::default() };
+    let ReplayArgs { threads, max_tokens, positions, kv, .. } = *args;
+    let limits = LanguageLimits { threads, max_tokens, positions, kv, ..LanguageLimits::default() };
     let unusable = |reason: &dyn std::fmt::Display| {
         Failure::own(format!("cannot use {}: {reason}", args.model.display()))
     };

@@ -29,6 +29,7 @@ use adyton_inference::tokenizer::{Encode, Tokenizer};
 use adyton_model::gguf::{Gguf, GgufError};
 use serde::Deserialize;
 
+pub use adyton_inference::lm::KvKind;
 pub use answer::{Answering, Form, Named, Part};
 pub use ask::Ask;
 use place::{Place, Places};
@@ -78,11 +79,13 @@ pub struct LanguageLimits {
     pub waiting: usize,
     /// Tokens of one answer.
     pub max_tokens: usize,
+    /// How keys and values are held. Answers depend on it.
+    pub kv: KvKind,
 }
 
 impl Default for LanguageLimits {
     fn default() -> Self {
-        Self { threads: None, positions: 16_384, running: 16, waiting: 64, max_tokens: 4096 }
+        Self { threads: None, positions: 16_384, running: 16, waiting: 64, max_tokens: 4096, kv: KvKind::F16 }
     }
 }
 
@@ -134,6 +137,7 @@ impl Language {
         let model = Model::load(gguf, source, options).map_err(|_| not(NO_MODEL))?;
         let seq_len = model.architecture().seq_len.min(limits.positions);
         let engine = EngineOptions {
+            kv: limits.kv,
             positions: limits.positions,
             running: limits.running,
             ..EngineOptions::default()

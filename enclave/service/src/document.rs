@@ -112,7 +112,7 @@ impl LaunchDocument {
         }
         let Limits { max_connections, max_request_bytes, max_buffered_bytes, max_rows, max_parallel } =
             document.limits;
-        let LanguageLimits { threads, positions, running, waiting, max_tokens } = document.language;
+        let LanguageLimits { threads, positions, running, waiting, max_tokens, kv: _ } = document.language;
         let language = [threads.unwrap_or(1), positions, running, waiting, max_tokens];
         let limits = [max_connections, max_request_bytes, max_buffered_bytes, max_rows, max_parallel];
         if limits.contains(&0) || language.contains(&0) {
@@ -157,6 +157,7 @@ pub(crate) mod tests {
         assert!(wrong(&format!("debug = true\n{PUSH}")).contains("debug"));
         assert!(wrong(&format!("{PUSH}[limits]\nmax_rows = 0\n")).contains("limit of 0"));
         assert!(wrong(&format!("{PUSH}[language]\nrunning = 0\n")).contains("limit of 0"));
+        assert!(wrong(&format!("{PUSH}[language]\nkv = 'q4'\n")).contains("q4"));
         assert!(wrong(&format!("{PUSH}[language]\nthreads = 1025\n")).contains("1024 threads"));
         assert!(wrong(&format!("{PUSH}[language]\npositions = 2000000000\n")).contains("1073741824"));
         assert!(wrong(&format!("{PUSH}[limits]\nmax_buffered_bytes = 1\n")).contains("max_buffered_bytes"));

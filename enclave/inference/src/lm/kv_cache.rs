@@ -4,6 +4,10 @@
 //! then values `[head_dim / 16][16 positions][16]`, head dimensions filled up to 16: the layout of 16 interleaved rows
 //! that the float kernels read. Pages are zeroed when they are given back: nothing of a prompt stays behind.
 
+use std::str::FromStr;
+
+use serde::Deserialize;
+
 use super::{Architecture, ModelError};
 use crate::arch::LANES;
 
@@ -11,7 +15,8 @@ use crate::arch::LANES;
 pub(super) const PAGE: usize = LANES;
 
 /// How keys and values are held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum KvKind {
     /// Exact.
     F32,
@@ -19,6 +24,19 @@ pub enum KvKind {
     F16,
     /// 8-bit codes with a step for each [`BLOCK`] elements of a position's head; a bit over a quarter of the memory.
     Q8,
+}
+
+impl FromStr for KvKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "f32" => Ok(Self::F32),
+            "f16" => Ok(Self::F16),
+            "q8" => Ok(Self::Q8),
+            other => Err(format!("`{other}` is none of f32, f16 and q8")),
+        }
+    }
 }
 
 /// Elements that share a step in [`KvKind::Q8`].

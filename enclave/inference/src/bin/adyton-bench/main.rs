@@ -41,7 +41,7 @@ struct Run {
     #[arg(long)]
     kernels: Option<String>,
     /// Keys and values: f16, f32 or q8.
-    #[arg(long, value_parser = kv_kind)]
+    #[arg(long)]
     kv: Option<KvKind>,
 }
 
@@ -124,15 +124,6 @@ enum Verb {
         #[arg(short = 'r', default_value_t = 5)]
         repetitions: usize,
     },
-}
-
-fn kv_kind(text: &str) -> Result<KvKind, String> {
-    match text {
-        "f16" => Ok(KvKind::F16),
-        "f32" => Ok(KvKind::F32),
-        "q8" => Ok(KvKind::Q8),
-        other => Err(format!("`{other}` is none of f16, f32 and q8")),
-    }
 }
 
 impl Run {
