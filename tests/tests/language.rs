@@ -215,7 +215,7 @@ async fn requests_that_are_wrong_get_their_reason() {
 
 #[test]
 fn answers_follow_a_schema() {
-    // Keys and values in 8 bits: other answers than those of 16, and computed again only as they were.
+    // With keys and values in 8 bits, so that the answer is also computed again as such a service computes it.
     let (site, _broker, _host) = served("[language]\nkv = 'q8'\n");
     fs::write(
         site.path("schema.json"),

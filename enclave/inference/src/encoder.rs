@@ -357,11 +357,11 @@ impl Encoder {
         };
         let alone = split(texts, THREAD_TOKENS);
         let mut results = Vec::new();
-        if alone.len() < self.pool.threads() {
-            results.extend(split(texts, BATCH_TOKENS).into_iter().map(compute));
-        } else {
+        if keeps_busy(&alone, self.pool.threads()) {
             results.resize_with(alone.len(), || Ok(Vec::new()));
             self.pool.chunks_mut(&mut results, 1, |index, result| result[0] = compute(alone[index]));
+        } else {
+            results.extend(split(texts, BATCH_TOKENS).into_iter().map(compute));
         }
         let vectors: Result<Vec<_>, _> = results.into_iter().collect();
         Ok(vectors?.into_iter().flatten().collect())
@@ -494,6 +494,15 @@ fn split<'a>(texts: Texts<'a>, max_tokens: usize) -> Vec<Texts<'a>> {
         rest = after;
     }
     batches
+}
+
+/// Whether threads that compute a batch each wait for the last of them no longer than they gain, an eighth at most: were
+/// each batch as long as the longest, all rounds together would take little more than the tokens there are.
+fn keeps_busy(batches: &[Texts<'_>], threads: usize) -> bool {
+    let tokens = |batch: &Texts<'_>| batch.iter().map(|(text, _)| text.len()).sum::<usize>();
+    let longest = batches.iter().map(tokens).max().unwrap_or(0);
+    let all: usize = batches.iter().map(tokens).sum();
+    longest * batches.len().next_multiple_of(threads) <= all + all / 8
 }
 
 /// One vector of length 1 for the rows of a text.

@@ -7,6 +7,7 @@
 use std::str::FromStr;
 
 use serde::Deserialize;
+use serde::de::IntoDeserializer as _;
 
 use super::{Architecture, ModelError};
 use crate::arch::LANES;
@@ -27,15 +28,10 @@ pub enum KvKind {
 }
 
 impl FromStr for KvKind {
-    type Err = String;
+    type Err = serde::de::value::Error;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "f32" => Ok(Self::F32),
-            "f16" => Ok(Self::F16),
-            "q8" => Ok(Self::Q8),
-            other => Err(format!("`{other}` is none of f32, f16 and q8")),
-        }
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::deserialize(text.into_deserializer())
     }
 }
 
