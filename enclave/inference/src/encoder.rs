@@ -6,6 +6,8 @@
 //! padding, pooled and normalised, or classified. Results are a function of the weights and the one text, bit for bit,
 //! whatever it was computed with.
 
+use std::sync::{Mutex, PoisonError};
+
 use adyton_model::encoder::{EncoderConfig, EncoderError, EncoderTensors};
 use adyton_model::gguf::{Gguf, GgufError, TensorInfo};
 
@@ -98,6 +100,18 @@ pub struct Encoder {
 struct Classifier {
     dense: Option<Linear>,
     output: Linear,
+}
+
+/// What a batch is computed in. The next one of the same call takes it over: memory that is asked for anew costs a fault
+/// for each page, and zeros nobody reads.
+#[derive(Default)]
+struct Room {
+    activations: Activations,
+    x: Vec<f32>,
+    qkv: Vec<f32>,
+    mixed: Vec<f32>,
+    wide: Vec<f32>,
+    y: Vec<f32>,
 }
 
 /// Tokens that all threads compute together, about,
@@ -345,15 +359,20 @@ impl Encoder {
                 return Err(EncodeError::Segments);
             }
         }
+        let idle = Mutex::new(Vec::new());
         let compute = |batch: Texts<'_>| -> Result<Vec<Vec<f32>>, EncodeError> {
-            let x = self.batch(batch)?;
-            let mut rest = x.as_slice();
+            let idle = || idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut room: Room = idle().pop().unwrap_or_default();
+            self.batch(batch, &mut room)?;
+            let mut rest = room.x.as_slice();
             let rows = batch.iter().map(|(text, _)| {
                 let (rows, after) = rest.split_at(text.len() * a.dim);
                 rest = after;
                 finish(rows, a.dim)
             });
-            Ok(rows.collect())
+            let results = rows.collect();
+            idle().push(room);
+            Ok(results)
         };
         let alone = split(texts, THREAD_TOKENS);
         let mut results = Vec::new();
@@ -367,8 +386,8 @@ impl Encoder {
         Ok(vectors?.into_iter().flatten().collect())
     }
 
-    /// The vectors of all tokens, one after the other.
-    fn batch(&self, texts: Texts<'_>) -> Result<Vec<f32>, EncodeError> {
+    /// Leaves the vectors of all tokens, one after the other, in `room.x`.
+    fn batch(&self, texts: Texts<'_>, room: &mut Room) -> Result<(), EncodeError> {
         let (a, f) = (&self.architecture, Elementwise::new(self.path));
         let dim = a.dim;
         let places: Vec<(usize, u32, u32)> = texts
@@ -380,8 +399,11 @@ impl Encoder {
                     .map(|(position, (token, segment))| (position, *token, *segment))
             })
             .collect();
-        let mut x = vec![0.0; places.len() * dim];
-        self.pool.chunks_mut(&mut x, dim, |row, out| {
+        let Room { activations, x, qkv, mixed, wide, y } = room;
+        // Every element of all of them is written before it is read.
+        x.resize(places.len() * dim, 0.0);
+        mixed.resize(places.len() * dim, 0.0);
+        self.pool.chunks_mut(x, dim, |row, out| {
             let (position, token, segment) = places[row];
             let mut sum = vec![0.0; dim];
             self.words.row(token as usize, &mut sum);
@@ -401,36 +423,33 @@ impl Encoder {
             spans.push(Span { first, count: text.len(), start: 0, sequence });
             first += text.len();
         }
-        let f = Elementwise::new(self.path);
-        let mut activations = Activations::default();
-        let (mut qkv, mut mixed, mut wide, mut y) = (Vec::new(), vec![0.0; x.len()], Vec::new(), Vec::new());
         for layer in &self.layers {
             let stack: Vec<&Packed> = layer.qkv.iter().collect();
-            self.multiply(&mut activations, (&x, dim), &stack, &mut qkv, |_| ());
-            self.pool.chunks_mut(&mut qkv, 3 * dim, |_, row| f.add(row, &layer.qkv_bias));
-            store(self.path, &self.pool, &mut cache, 0, &spans, (&qkv, 3 * dim), a);
+            self.multiply(activations, (x, dim), &stack, qkv, |_| ());
+            self.pool.chunks_mut(qkv, 3 * dim, |_, row| f.add(row, &layer.qkv_bias));
+            store(self.path, &self.pool, &mut cache, 0, &spans, (qkv, 3 * dim), a);
             let attention = Attention {
                 path: self.path,
                 architecture: a,
                 cache: &cache,
                 layer: 0,
-                qkv: &qkv,
+                qkv,
                 stride: 3 * dim,
                 causal: false,
             };
-            attention.run(&self.pool, &spans, &mut mixed);
-            self.multiply(&mut activations, (&mixed, dim), &[&layer.output.weights], &mut y, |_| ());
-            self.residual(&mut x, &y, &layer.output.bias, &layer.output_norm);
-            self.multiply(&mut activations, (&x, dim), &[&layer.up.weights], &mut wide, |_| ());
+            attention.run(&self.pool, &spans, mixed);
+            self.multiply(activations, (mixed, dim), &[&layer.output.weights], y, |_| ());
+            self.residual(x, y, &layer.output.bias, &layer.output_norm);
+            self.multiply(activations, (x, dim), &[&layer.up.weights], wide, |_| ());
             let activate = |row: &mut [f32]| {
                 f.add(row, &layer.up.bias);
                 f.gelu_exact(row);
             };
             let hidden = (wide.as_slice(), a.hidden_dim);
-            self.multiply(&mut activations, hidden, &[&layer.down.weights], &mut y, activate);
-            self.residual(&mut x, &y, &layer.down.bias, &layer.down_norm);
+            self.multiply(activations, hidden, &[&layer.down.weights], y, activate);
+            self.residual(x, y, &layer.down.bias, &layer.down_norm);
         }
-        Ok(x)
+        Ok(())
     }
 
     /// `out = stack . prepare(x)` for rows of `len` elements.

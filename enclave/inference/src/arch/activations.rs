@@ -66,8 +66,9 @@ pub struct Activations {
     short: Words,
     /// `[tile][block][LONG_WORDS x columns]`.
     long: Words,
-    /// `[tile][len][columns]`.
+    /// `[tile][len][columns]`, where they are of these columns and not of earlier ones.
     floats: Vec<f32>,
+    has_floats: bool,
 }
 
 /// Words in whole lines of the cache: AMX reads rows of 64 bytes, and such as cross a line take twice as long.
@@ -84,7 +85,10 @@ struct Line(#[expect(dead_code, reason = "read as words")] [u32; 16]);
 impl Words {
     /// Makes room; what was there stays or becomes part of other columns.
     fn resize(&mut self, len: usize) {
-        self.lines.resize(len.div_ceil(16), Line([0; 16]));
+        let lines = len.div_ceil(16);
+        if self.lines.len() < lines {
+            self.lines.resize(lines, Line([0; 16]));
+        }
         self.len = len;
     }
 }
@@ -138,14 +142,18 @@ impl Activations {
         let tile = if by_column { 16 } else { tile_columns(n, path.max_columns()) };
         let tiles = n.div_ceil(tile);
         (self.len, self.n, self.tile, self.by_column) = (len, n, tile, by_column);
+        self.has_floats = forms.float;
         let if_wanted = |wanted: bool, size: usize| if wanted { size * tile } else { 0 };
         let short = if_wanted(forms.short, len / 32 * BLOCK_WORDS);
         let long = if_wanted(forms.long, len / 256 * LONG_WORDS);
         let values = if_wanted(forms.float, len);
-        // What is left of earlier batches is overwritten, or belongs to columns that only fill up the last tile.
+        // What is left of earlier batches is overwritten, or belongs to columns that only fill up the last tile. Room that
+        // is too large stays: layers take turns with long and short columns, and growing again means writing zeros.
         self.short.resize(short * tiles);
         self.long.resize(long * tiles);
-        self.floats.resize(values * tiles, 0.0);
+        if self.floats.len() < values * tiles {
+            self.floats.resize(values * tiles, 0.0);
+        }
         let f = Elementwise::new(path);
         let (mut shorts, mut longs, mut floats) = (&mut *self.short, &mut *self.long, &mut *self.floats);
         let mut parts: Vec<_> = (0..tiles)
@@ -220,6 +228,7 @@ impl Activations {
 
     /// Floats of a tile.
     pub(super) fn floats(&self, tile: usize) -> &[f32] {
+        assert!(self.has_floats, "float activations were not asked for");
         let values = self.len * self.tile;
         &self.floats[tile * values..][..values]
     }
