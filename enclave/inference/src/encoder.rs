@@ -515,8 +515,8 @@ fn split<'a>(texts: Texts<'a>, max_tokens: usize) -> Vec<Texts<'a>> {
     batches
 }
 
-/// Whether threads that compute a batch each wait for the last of them no longer than they gain, an eighth at most: were
-/// each batch as long as the longest, all rounds together would take little more than the tokens there are.
+/// Whether threads that compute a batch each hardly wait for the last of them: even if each batch were as long as the
+/// longest, all rounds together would take at most an eighth more than the tokens there are.
 fn keeps_busy(batches: &[Texts<'_>], threads: usize) -> bool {
     let tokens = |batch: &Texts<'_>| batch.iter().map(|(text, _)| text.len()).sum::<usize>();
     let longest = batches.iter().map(tokens).max().unwrap_or(0);
