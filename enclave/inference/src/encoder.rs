@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use adyton_model::encoder::{EncoderConfig, EncoderError, EncoderTensors};
 use adyton_model::gguf::{Gguf, GgufError, TensorInfo};
 
-use crate::arch::{Activations, Elementwise, Forms, PackError, Packed, Path, Pool, matmul};
+use crate::arch::{Activations, Elementwise, Forms, Lines, PackError, Packed, Path, Pool, matmul};
 use crate::dense::math::tanh;
 use crate::encoder_files::FolderTensors;
 use crate::lm::architecture::narrow;
@@ -107,11 +107,11 @@ struct Classifier {
 #[derive(Default)]
 struct Room {
     activations: Activations,
-    x: Vec<f32>,
-    qkv: Vec<f32>,
-    mixed: Vec<f32>,
-    wide: Vec<f32>,
-    y: Vec<f32>,
+    x: Lines<f32>,
+    qkv: Lines<f32>,
+    mixed: Lines<f32>,
+    wide: Lines<f32>,
+    y: Lines<f32>,
 }
 
 /// Tokens that all threads compute together, about,
@@ -364,7 +364,7 @@ impl Encoder {
             let idle = || idle.lock().unwrap_or_else(PoisonError::into_inner);
             let mut room: Room = idle().pop().unwrap_or_default();
             self.batch(batch, &mut room)?;
-            let mut rest = room.x.as_slice();
+            let mut rest = &*room.x;
             let rows = batch.iter().map(|(text, _)| {
                 let (rows, after) = rest.split_at(text.len() * a.dim);
                 rest = after;
@@ -401,8 +401,8 @@ impl Encoder {
             .collect();
         let Room { activations, x, qkv, mixed, wide, y } = room;
         // Every element of all of them is written before it is read.
-        x.resize(places.len() * dim, 0.0);
-        mixed.resize(places.len() * dim, 0.0);
+        x.resize(places.len() * dim);
+        mixed.resize(places.len() * dim);
         self.pool.chunks_mut(x, dim, |row, out| {
             let (position, token, segment) = places[row];
             let mut sum = vec![0.0; dim];
@@ -445,7 +445,7 @@ impl Encoder {
                 f.add(row, &layer.up.bias);
                 f.gelu_exact(row);
             };
-            let hidden = (wide.as_slice(), a.hidden_dim);
+            let hidden = (&**wide, a.hidden_dim);
             self.multiply(activations, hidden, &[&layer.down.weights], y, activate);
             self.residual(x, y, &layer.down.bias, &layer.down_norm);
         }
@@ -458,7 +458,7 @@ impl Encoder {
         activations: &mut Activations,
         (x, len): (&[f32], usize),
         stack: &[&Packed],
-        out: &mut Vec<f32>,
+        out: &mut Lines<f32>,
         prepare: impl Fn(&mut [f32]) + Sync,
     ) {
         let n = x.len() / len;
@@ -467,7 +467,7 @@ impl Encoder {
             prepare(out);
         });
         // Every element is written.
-        out.resize(n * stack.iter().map(|weights| weights.rows()).sum::<usize>(), 0.0);
+        out.resize(n * stack.iter().map(|weights| weights.rows()).sum::<usize>());
         matmul(self.path, &self.pool, activations, stack, out);
     }
 
@@ -480,11 +480,11 @@ impl Encoder {
         stack: &[&Packed],
         bias: &[f32],
     ) -> Vec<f32> {
-        let mut out = Vec::new();
+        let mut out = Lines::default();
         self.multiply(activations, (x, len), stack, &mut out, |_| ());
         let f = Elementwise::new(self.path);
         self.pool.chunks_mut(&mut out, bias.len(), |_, row| f.add(row, bias));
-        out
+        out.to_vec()
     }
 
     /// `x = norm(x + (y + bias))`.

@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 
 use super::lanes::Elementwise;
+use super::lines::Lines;
 use super::packed::Packed;
 use super::path::Path;
 use super::pool::Pool;
@@ -63,49 +64,12 @@ pub struct Activations {
     /// Whether the codes of a block lie column by column, as AMX wants them, and not word by word.
     by_column: bool,
     /// `[tile][block][BLOCK_WORDS x columns]`.
-    short: Words,
+    short: Lines<u32>,
     /// `[tile][block][LONG_WORDS x columns]`.
-    long: Words,
+    long: Lines<u32>,
     /// `[tile][len][columns]`, where they are of these columns and not of earlier ones.
-    floats: Vec<f32>,
+    floats: Lines<f32>,
     has_floats: bool,
-}
-
-/// Words in whole lines of the cache: AMX reads rows of 64 bytes, and such as cross a line take twice as long.
-#[derive(Debug, Default)]
-struct Words {
-    lines: Vec<Line>,
-    len: usize,
-}
-
-#[derive(Debug, Clone, Copy)]
-#[repr(align(64))]
-struct Line(#[expect(dead_code, reason = "read as words")] [u32; 16]);
-
-impl Words {
-    /// Makes room; what was there stays or becomes part of other columns.
-    fn resize(&mut self, len: usize) {
-        let lines = len.div_ceil(16);
-        if self.lines.len() < lines {
-            self.lines.resize(lines, Line([0; 16]));
-        }
-        self.len = len;
-    }
-}
-
-impl std::ops::Deref for Words {
-    type Target = [u32];
-    fn deref(&self) -> &[u32] {
-        // SAFETY: a line is 16 initialised words without padding, and `len` is at most the words of all lines.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.len) }
-    }
-}
-
-impl std::ops::DerefMut for Words {
-    fn deref_mut(&mut self) -> &mut [u32] {
-        // SAFETY: as above, and self is borrowed exclusively.
-        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.len) }
-    }
 }
 
 /// Columns from which on tiles paid where it was measured: 1.1 to 1.3 times the vectors with 32, 0.9 with 16 and 24.
@@ -147,13 +111,10 @@ impl Activations {
         let short = if_wanted(forms.short, len / 32 * BLOCK_WORDS);
         let long = if_wanted(forms.long, len / 256 * LONG_WORDS);
         let values = if_wanted(forms.float, len);
-        // What is left of earlier batches is overwritten, or belongs to columns that only fill up the last tile. Room that
-        // is too large stays: layers take turns with long and short columns, and growing again means writing zeros.
+        // What is left of earlier batches is overwritten, or belongs to columns that only fill up the last tile.
         self.short.resize(short * tiles);
         self.long.resize(long * tiles);
-        if self.floats.len() < values * tiles {
-            self.floats.resize(values * tiles, 0.0);
-        }
+        self.floats.resize(values * tiles);
         let f = Elementwise::new(path);
         let (mut shorts, mut longs, mut floats) = (&mut *self.short, &mut *self.long, &mut *self.floats);
         let mut parts: Vec<_> = (0..tiles)

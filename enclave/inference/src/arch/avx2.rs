@@ -299,7 +299,6 @@ vectors! {
     fn f32s<const N: usize>(group: &[u8], x: &[f32], out: &mut Sums<N>) {
         let mut total = load_sums(out);
         for (w, x) in group.as_chunks::<64>().0.iter().zip(x.chunks_exact(N)) {
-            ahead(w);
             let w = w.as_chunks::<32>().0;
             let w = [_mm256_castsi256_ps(load(&w[0])), _mm256_castsi256_ps(load(&w[1]))];
             multiply_add(&mut total, w, x);
@@ -329,6 +328,15 @@ vectors! {
             multiply_add(&mut total, [brain(&w[0]), brain(&w[1])], x);
         }
         store_sums(out, &total);
+    }
+
+    pub(super) fn widen_floats(layout: Layout, bytes: &[u8], wide: &mut [u8]) {
+        for (bytes, wide) in bytes.as_chunks::<16>().0.iter().zip(wide.as_chunks_mut::<32>().0) {
+            ahead(bytes);
+            let x = if layout == Layout::F16 { halves(bytes) } else { brain(bytes) };
+            // SAFETY: 32 bytes are there; the store needs no alignment.
+            unsafe { _mm256_storeu_ps(wide.as_mut_ptr().cast(), x) }
+        }
     }
 
     pub(super) fn integers<const N: usize>(layout: Layout, group: &[u8], x: &[u32], out: &mut Sums<N>) {

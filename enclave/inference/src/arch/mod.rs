@@ -13,8 +13,10 @@ mod activations;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod floats;
 mod lanes;
 pub mod limits;
+mod lines;
 mod matmul;
 mod memory;
 mod packed;
@@ -31,6 +33,7 @@ pub use packed::{Layout, PackError, Packed};
 pub use path::Path;
 pub use pool::{Cells, Pool};
 
+pub(crate) use lines::Lines;
 pub(crate) use matmul::{float_tile, half_tile};
 
 /// Rows that lie interleaved and are computed together.

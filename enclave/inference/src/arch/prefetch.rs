@@ -4,7 +4,7 @@
 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
 /// How far ahead, bytes. 2048 to 8192 were alike in decoding, 16384 no better.
-const AHEAD: usize = 4096;
+pub(super) const AHEAD: usize = 4096;
 
 /// Asks for the line [`AHEAD`] of these bytes. It may lie anywhere: a hint never fails.
 #[inline(always)]

@@ -82,3 +82,10 @@ pub(super) fn floats(layout: Layout, group: &[u8], x: &[f32], columns: usize, ou
         }
     }
 }
+
+/// 16-bit floats as f32.
+pub(super) fn widen(layout: Layout, bytes: &[u8], wide: &mut [u8]) {
+    for (bytes, wide) in bytes.as_chunks::<2>().0.iter().zip(wide.as_chunks_mut::<4>().0) {
+        *wide = float(layout, bytes).to_ne_bytes();
+    }
+}

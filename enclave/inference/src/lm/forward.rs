@@ -6,7 +6,7 @@ use super::kv_cache::{KvCache, Sequence};
 use super::model::{FeedForward, Layer, Model};
 use super::rope::Rope;
 use super::{Architecture, ModelError};
-use crate::arch::{Activations, Elementwise, Forms, Packed, matmul};
+use crate::arch::{Activations, Elementwise, Forms, Lines, Packed, matmul};
 
 /// For which tokens of a step logits are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,9 +34,9 @@ pub struct Step<'a> {
 #[derive(Default)]
 struct Scratch {
     activations: Activations,
-    wide: Vec<f32>,
-    out: Vec<f32>,
-    mixed: Vec<f32>,
+    wide: Lines<f32>,
+    out: Lines<f32>,
+    mixed: Lines<f32>,
 }
 
 impl Model {
@@ -129,7 +129,7 @@ impl Model {
         x: &[f32],
         len: usize,
         weights: &Packed,
-        out: &mut Vec<f32>,
+        out: &mut Lines<f32>,
     ) {
         let shape = (x.len() / len, len);
         activations.fill(self.path, &self.pool, shape, Forms::of(&[weights]), |i, out| {
@@ -138,10 +138,10 @@ impl Model {
         self.multiply(activations, &[weights], out);
     }
 
-    fn multiply(&self, activations: &Activations, stack: &[&Packed], out: &mut Vec<f32>) {
+    fn multiply(&self, activations: &Activations, stack: &[&Packed], out: &mut Lines<f32>) {
         let rows: usize = stack.iter().map(|weights| weights.rows()).sum();
         // Every element is written.
-        out.resize(activations.columns() * rows, 0.0);
+        out.resize(activations.columns() * rows);
         matmul(self.path, &self.pool, activations, stack, out);
     }
 
@@ -203,7 +203,7 @@ impl Model {
             }
         });
         store(self.path, &self.pool, cache, index, spans, (&scratch.wide, stride), a);
-        scratch.mixed.resize(x.len() / a.dim * q_dim, 0.0);
+        scratch.mixed.resize(x.len() / a.dim * q_dim);
         let attention = Attention {
             path: self.path,
             architecture: a,
@@ -264,7 +264,7 @@ impl Model {
         self.rows(&mut normed, a.dim, |row, out| {
             f.rms_norm(&x[row * a.dim..(row + 1) * a.dim], &layer.ffn_norm, a.epsilon, out);
         });
-        let mut scores = Vec::new();
+        let mut scores = Lines::default();
         self.product(&mut scratch.activations, &normed, a.dim, router, &mut scores);
         let choices: Vec<Vec<(usize, f32)>> =
             scores.chunks_exact_mut(experts.len()).map(|scores| route(f, scores, used)).collect();
@@ -291,8 +291,8 @@ impl Model {
                 parts[(token * used + rank) * a.dim..][..a.dim].copy_from_slice(y);
             }
         }
-        scratch.out.clear();
-        scratch.out.resize(x.len(), 0.0);
+        scratch.out.resize(x.len());
+        scratch.out.fill(0.0);
         self.pool.chunks_mut(&mut scratch.out, a.dim, |token, out| {
             for (rank, (_, weight)) in choices[token].iter().enumerate() {
                 f.add_scaled(out, *weight, &parts[(token * used + rank) * a.dim..][..a.dim]);
@@ -311,8 +311,8 @@ impl Model {
         }
         let weights = self.output.as_ref().unwrap_or(&self.embedding);
         self.normalized(&mut scratch.activations, &chosen, &self.output_norm, &[weights]);
-        let mut logits = Vec::new();
-        self.multiply(&scratch.activations, &[weights], &mut logits);
+        let mut logits = vec![0.0; rows.len() * a.vocab_size];
+        matmul(self.path, &self.pool, &scratch.activations, &[weights], &mut logits);
         if let Some(cap) = a.final_cap {
             let f = Elementwise::new(self.path);
             self.rows(&mut logits, a.vocab_size, |_, row| f.soft_cap(row, cap));

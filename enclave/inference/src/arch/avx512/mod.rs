@@ -23,9 +23,7 @@ macro_rules! vectors {
 }
 
 pub(super) mod amx;
-
-/// Tiles as wide as this are many, and all but the first find their weights in the cache.
-const WIDE: usize = 10;
+pub(super) mod pair;
 
 type Sums<const N: usize> = [[f32; LANES]; N];
 
@@ -284,11 +282,8 @@ vectors! {
         _mm512_castsi512_ps(load(w))
     }
 
-    fn of_f16(w: &[u8; 32]) -> __m512 {
-        halves(w)
-    }
-
     fn of_bf16(w: &[u8; 32]) -> __m512 {
+        ahead(w);
         _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(load_half(w))))
     }
 
@@ -300,9 +295,6 @@ vectors! {
     ) {
         let mut total = load_sums(out);
         for (w, x) in group.as_chunks().0.iter().zip(x.as_chunks::<N>().0) {
-            if N < WIDE {
-                ahead(w);
-            }
             let w = widen(w);
             for n in 0..N {
                 total[n] = _mm512_fmadd_ps(w, _mm512_set1_ps(x[n]), total[n]);
@@ -311,29 +303,12 @@ vectors! {
         store_sums(out, &total);
     }
 
-    /// Two groups: each number of a column is loaded once for both.
-    fn two<const N: usize, const BYTES: usize>(
-        groups: [&[u8]; 2],
-        x: &[f32],
-        widen: impl Fn(&[u8; BYTES]) -> __m512,
-        [first, second]: [&mut Sums<N>; 2],
-    ) {
-        let (mut a, mut b) = (load_sums(first), load_sums(second));
-        let [v, w] = groups.map(|group| group.as_chunks().0);
-        for ((v, w), x) in v.iter().zip(w).zip(x.as_chunks::<N>().0) {
-            if N < WIDE {
-                ahead(v);
-                ahead(w);
-            }
-            let (v, w) = (widen(v), widen(w));
-            for n in 0..N {
-                let x = _mm512_set1_ps(x[n]);
-                a[n] = _mm512_fmadd_ps(v, x, a[n]);
-                b[n] = _mm512_fmadd_ps(w, x, b[n]);
-            }
+    pub(super) fn widen_floats(layout: Layout, bytes: &[u8], wide: &mut [u8]) {
+        for (bytes, wide) in bytes.as_chunks().0.iter().zip(wide.as_chunks_mut::<64>().0) {
+            let x = if layout == Layout::F16 { stream_halves(bytes) } else { of_bf16(bytes) };
+            // SAFETY: 64 bytes are there; the store needs no alignment.
+            unsafe { _mm512_storeu_ps(wide.as_mut_ptr().cast(), x) }
         }
-        store_sums(first, &a);
-        store_sums(second, &b);
     }
 
     pub(super) fn integers<const N: usize>(layout: Layout, group: &[u8], x: &[u32], out: &mut Sums<N>) {
@@ -349,22 +324,9 @@ vectors! {
 
     pub(super) fn floats<const N: usize>(layout: Layout, group: &[u8], x: &[f32], out: &mut Sums<N>) {
         match layout {
-            Layout::F16 => one(group, x, |w| of_f16(w), out),
+            Layout::F16 => one(group, x, |w| stream_halves(w), out),
             Layout::Bf16 => one(group, x, |w| of_bf16(w), out),
             _ => one(group, x, |w| of_f32(w), out),
-        }
-    }
-
-    pub(super) fn float_pair<const N: usize>(
-        layout: Layout,
-        groups: [&[u8]; 2],
-        x: &[f32],
-        out: [&mut Sums<N>; 2],
-    ) {
-        match layout {
-            Layout::F16 => two(groups, x, |w| of_f16(w), out),
-            Layout::Bf16 => two(groups, x, |w| of_bf16(w), out),
-            _ => two(groups, x, |w| of_f32(w), out),
         }
     }
 }
