@@ -1,13 +1,26 @@
 //! Answers that follow a grammar, drawn from logits that know nothing of it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "tests"
+)]
 
-use adyton_inference::lm::{Constraint, Grammar, GrammarError, Grammars, MAX_GRAMMAR_LEN, Sampler, Sampling};
+mod common;
+
+use adyton_inference::lm::{
+    Constraint, Engine, EngineOptions, Event, Finish, Grammar, GrammarError, Grammars, MAX_GRAMMAR_LEN,
+    Model, Options, Request, Sampler, Sampling,
+};
 use adyton_inference::tokenizer::Tokenizer;
 use adyton_model::gguf::{Gguf, Writer, write};
 use adyton_model::quant::TensorType;
 use proptest::prelude::*;
 use serde_json::Value;
+
+use common::tiny;
 
 const END: u32 = 2;
 /// Tokens that cross the borders of JSON's own tokens.
@@ -37,6 +50,12 @@ fn tokenizer(with_end: bool) -> Tokenizer {
     let mut file = Vec::new();
     write(&mut file, &w, [[0u8; 128].as_slice()]).unwrap();
     Tokenizer::from_gguf(&Gguf::parse(&file, file.len() as u64).unwrap()).unwrap()
+}
+
+fn model() -> Model {
+    let bytes = tiny("llama", false);
+    let gguf = Gguf::parse(&bytes, bytes.len() as u64).unwrap();
+    Model::load(&gguf, &bytes.as_slice(), Options::default()).unwrap()
 }
 
 /// Numbers of which some are none.
@@ -164,6 +183,43 @@ fn a_clone_goes_its_own_way() {
     assert_eq!(allowed(&mut first), [END]);
     first.accept(END).unwrap();
     assert!(second.accept(byte(b'b')).is_none());
+}
+
+#[test]
+fn a_grammar_that_grows_without_bound_ends_the_answer() {
+    let tokenizer = tokenizer(true);
+    // A text of `A` alone fits in so many ways that the parser must give up.
+    let ways: Vec<String> = (0..60).map(|i| format!("e e w{i}")).collect();
+    let words: Vec<String> = (0..60).map(|i| format!("w{i}: \"A\" | \"A\" e\n")).collect();
+    let ambiguous = format!("start: e \"B\"\ne: \"A\" | {}\n{}", ways.join(" | "), words.concat());
+    let constraint = Grammars::new(&tokenizer).unwrap().compile(Grammar::Lark(&ambiguous)).unwrap();
+    let mut engine = Engine::new(model(), EngineOptions::default());
+    let byte = |c: u8| u32::from(c) + 3;
+    let request = Request {
+        tenant: 1,
+        prompt: vec![1],
+        max_tokens: 100_000,
+        stop_tokens: vec![END],
+        // The only other way to go on.
+        sampling: Sampling { logit_bias: vec![(byte(b'B'), -1e9)], ..Sampling::default() },
+        logprobs: None,
+        constraint: Some(constraint),
+    };
+    let id = engine.submit(request).unwrap();
+    let (mut tokens, mut end) = (Vec::new(), None);
+    while !engine.is_idle() {
+        for event in engine.step().unwrap() {
+            match event {
+                Event::Token(_, token, _) => tokens.push(token),
+                Event::Finished(of, finish) => {
+                    assert_eq!(of, id);
+                    end = Some(finish);
+                }
+            }
+        }
+    }
+    assert!(!tokens.is_empty() && tokens.iter().all(|token| *token == byte(b'A')));
+    assert_eq!(end, Some(Finish::Grammar));
 }
 
 #[test]

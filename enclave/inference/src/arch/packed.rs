@@ -7,6 +7,8 @@
 //!
 //! Every integer format means `weight = scale * code - minimum` for each sub-block of 16 or 32 columns.
 
+use std::sync::Mutex;
+
 use adyton_model::half::{bf16_to_f32, f16_to_f32};
 use adyton_model::quant::{MAX_BLOCK_LEN, TensorType, codes, k_scales};
 
@@ -148,12 +150,17 @@ impl Packed {
         let mut data = Memory::zeroed(len);
         // Half a MiB at once: few calls of `read`, and what was read is still in the cache when it is packed.
         let at_once = ((512 << 10) / (row_bytes * LANES)).max(1);
-        let failure = std::sync::Mutex::new(None);
+        let idle = Mutex::new(Vec::new());
+        let failure = Mutex::new(None);
         pool.chunks_mut(&mut data[..len], at_once * group_bytes, |part, groups| {
             let first = part * at_once * LANES;
             let count = (groups.len() / group_bytes * LANES).min(rows - first);
-            let mut raw = vec![0; count * row_bytes];
-            if let Err(error) = read(first * row_bytes, &mut raw) {
+            // Zeroed once and wiped once for each thread, not for each part.
+            let buffer = idle.lock().ok().and_then(|mut idle| idle.pop());
+            let mut buffer = buffer
+                .unwrap_or_else(|| Memory::zeroed(at_once.min(rows.div_ceil(LANES)) * LANES * row_bytes));
+            let raw = &mut buffer[..count * row_bytes];
+            if let Err(error) = read(first * row_bytes, raw) {
                 if let Ok(mut failure) = failure.lock() {
                     failure.get_or_insert(error);
                 }
@@ -163,7 +170,9 @@ impl Packed {
             for (group, raw) in groups.chunks_exact_mut(group_bytes).zip(raw_groups) {
                 pack_group(kind, raw, row_bytes, group);
             }
-            raw.fill(0);
+            if let Ok(mut idle) = idle.lock() {
+                idle.push(buffer);
+            }
         });
         match failure.into_inner() {
             Ok(Some(error)) => Err(error),
@@ -382,23 +391,24 @@ fn pack_group(kind: TensorType, rows: &[u8], row_bytes: usize, group: &mut [u8])
             _ => pack_floats::<4>(rows, row_bytes, group),
         };
     }
-    let per_block = kind.block_len() / layout.block_len();
-    let sizes = [kind.block_bytes(), layout.block_bytes() * per_block];
     match kind {
-        TensorType::Q8_0 => pack_blocks(rows, row_bytes, group, sizes, pack_q8_0),
-        TensorType::Q4_0 => pack_blocks(rows, row_bytes, group, sizes, pack_q4_0),
-        TensorType::Q4_K => pack_blocks(rows, row_bytes, group, sizes, pack_q4_k),
-        TensorType::Q6_K => pack_blocks(rows, row_bytes, group, sizes, pack_q6_k),
-        TensorType::Q5_0 => pack_blocks(rows, row_bytes, group, sizes, pack_q5_0),
-        _ => pack_blocks(rows, row_bytes, group, sizes, |block, lane, place| {
-            pack_affine(kind, block, lane, place);
-        }),
+        TensorType::Q8_0 => pack_blocks(rows, row_bytes, group, pack_q8_0),
+        TensorType::Q4_0 => pack_blocks(rows, row_bytes, group, pack_q4_0),
+        TensorType::Q4_K => pack_blocks(rows, row_bytes, group, pack_q4_k),
+        TensorType::Q6_K => pack_blocks(rows, row_bytes, group, pack_q6_k),
+        TensorType::Q5_0 => pack_blocks(rows, row_bytes, group, pack_q5_0),
+        _ => {
+            let place = layout.block_bytes() * (kind.block_len() / layout.block_len());
+            in_turns(rows, row_bytes, group, [kind.block_bytes(), place], |block, lane, place| {
+                pack_affine(kind, block, lane, place);
+            });
+        }
     }
 }
 
 /// Calls `pack(block, lane, place)` for each block of each row. The lanes of a place follow each other: its lines are
 /// still in the first cache when the next lane writes into them.
-fn pack_blocks(
+fn in_turns(
     rows: &[u8],
     row_bytes: usize,
     group: &mut [u8],
@@ -413,30 +423,44 @@ fn pack_blocks(
     }
 }
 
+/// [`in_turns`] for blocks of sizes that the compiler knows, and then need not check at each word.
+fn pack_blocks<const BLOCK: usize, const PLACE: usize>(
+    rows: &[u8],
+    row_bytes: usize,
+    group: &mut [u8],
+    pack: impl Fn(&[u8; BLOCK], usize, &mut [u8; PLACE]),
+) {
+    for (index, place) in group.as_chunks_mut().0.iter_mut().enumerate() {
+        for (lane, row) in rows.chunks_exact(row_bytes).enumerate() {
+            pack(&row.as_chunks().0[index], lane % LANES, place);
+        }
+    }
+}
+
 fn pack_floats<const ELEMENT: usize>(rows: &[u8], row_bytes: usize, group: &mut [u8]) {
     // As many elements at once as fit few lines.
     let sizes = [32 * ELEMENT, 32 * ELEMENT * LANES];
-    pack_blocks(rows, row_bytes, group, sizes, |values, lane, place| {
+    in_turns(rows, row_bytes, group, sizes, |values, lane, place| {
         let places = place.as_chunks_mut::<ELEMENT>().0.iter_mut().skip(lane).step_by(LANES);
         places.zip(values.as_chunks::<ELEMENT>().0).for_each(|(place, value)| *place = *value);
     });
 }
 
-fn pack_q8_0(block: &[u8], lane: usize, place: &mut [u8]) {
+fn pack_q8_0(block: &[u8; 34], lane: usize, place: &mut [u8; 544]) {
     place[2 * lane..2 * lane + 2].copy_from_slice(&block[..2]);
     for i in 0..8 {
         put(&mut place[32..], i * LANES + lane, word(&block[2..], i) ^ 0x8080_8080);
     }
 }
 
-fn pack_q4_0(block: &[u8], lane: usize, place: &mut [u8]) {
+fn pack_q4_0(block: &[u8; 18], lane: usize, place: &mut [u8; 288]) {
     place[2 * lane..2 * lane + 2].copy_from_slice(&block[..2]);
     for i in 0..4 {
         put(&mut place[32..], i * LANES + lane, word(&block[2..], i));
     }
 }
 
-fn pack_q5_0(block: &[u8], lane: usize, place: &mut [u8]) {
+fn pack_q5_0(block: &[u8; 22], lane: usize, place: &mut [u8; 544]) {
     let mut integers = [0i8; 32];
     codes(TensorType::Q5_0, block, &mut integers);
     place[2 * lane..2 * lane + 2].copy_from_slice(&block[..2]);
@@ -452,7 +476,7 @@ fn put_codes(codes: &[i8], lane: usize, plus: u8, out: &mut [u8]) {
     }
 }
 
-fn pack_q4_k(block: &[u8], lane: usize, place: &mut [u8]) {
+fn pack_q4_k(block: &[u8; 144], lane: usize, place: &mut [u8; 2304]) {
     const LOW: u32 = 0x0f0f_0f0f;
     place[2 * lane..2 * lane + 2].copy_from_slice(&block[..2]);
     place[32 + 2 * lane..34 + 2 * lane].copy_from_slice(&block[2..4]);
@@ -469,7 +493,7 @@ fn pack_q4_k(block: &[u8], lane: usize, place: &mut [u8]) {
     }
 }
 
-fn pack_q6_k(block: &[u8], lane: usize, place: &mut [u8]) {
+fn pack_q6_k(block: &[u8; 210], lane: usize, place: &mut [u8; 3360]) {
     place[2 * lane..2 * lane + 2].copy_from_slice(&block[208..]);
     for i in 0..16 {
         place[32 + i * LANES + lane] = block[192 + i];
