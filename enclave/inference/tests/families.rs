@@ -135,6 +135,31 @@ fn batches_chunks_prefixes_and_guesses_change_no_token() {
     }
 }
 
+/// Threads keep rooms for what they compute; models share them.
+#[test]
+fn models_that_take_turns_answer_as_if_alone() {
+    let files =
+        [("llama", true), ("gemma3", false), ("qwen3moe", true)].map(|(variant, half)| tiny(variant, half));
+    let model = |bytes: &Vec<u8>| load(bytes, Options { threads: 2, ..Options::default() }).unwrap();
+    let want = files.each_ref().map(|bytes| greedy(&model(bytes), &prompt(40), 30));
+    let options = EngineOptions { positions: 512, ..EngineOptions::default() };
+    let mut engines = files.each_ref().map(|bytes| Engine::new(model(bytes), options));
+    for engine in &mut engines {
+        engine.submit(request(&prompt(40), 30)).unwrap();
+    }
+    let mut got = want.each_ref().map(|_| Vec::new());
+    while engines.iter().any(|engine| !engine.is_idle()) {
+        for (engine, got) in engines.iter_mut().zip(&mut got) {
+            for event in engine.step().unwrap() {
+                if let Event::Token(_, token, _) = event {
+                    got.push(token);
+                }
+            }
+        }
+    }
+    assert_eq!(got, want);
+}
+
 #[test]
 fn prefixes_are_reused_within_one_tenant_only() {
     let bytes = tiny("llama", false);

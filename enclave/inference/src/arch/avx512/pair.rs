@@ -30,6 +30,7 @@ macro_rules! multiply {
             "jne 2b",
             $(concat!("vmovups [{first} + 64*", $a, "], zmm", $a),)*
             $(concat!("vmovups [{second} + 64*", $a, "], zmm", $b),)*
+            // Not every `$load` hints.
             "/* {ahead} */",
             v = inout(reg) $groups[0].as_ptr() => _,
             far = in(reg) $groups[1].as_ptr().addr().wrapping_sub($groups[0].as_ptr().addr()),
@@ -74,7 +75,8 @@ pub(in super::super) fn floats(layout: Layout, groups: [&[u8]; 2], x: &[f32], ou
     let [first, second] = out;
     let columns = first.len();
     assert!(
-        groups[0].len() == groups[1].len()
+        groups[0].len().is_multiple_of(layout.block_bytes())
+            && groups[0].len() == groups[1].len()
             && second.len() == columns
             && groups[0].len() * columns == x.len() * layout.block_bytes(),
         "lengths of a pair of groups"
@@ -82,8 +84,9 @@ pub(in super::super) fn floats(layout: Layout, groups: [&[u8]; 2], x: &[f32], ou
     if x.is_empty() {
         return;
     }
-    // SAFETY: each round reads an element of both groups and a number of each column, of which there are equally many and
-    // at least one; `first` and `second` hold a sum for each column. Hints never fail. All registers that change are named.
+    // SAFETY: each round reads an element of both groups and a number of each column; there are whole elements, equally
+    // many, at least one. `first` and `second` hold a sum for each column. Hints never fail. All registers that change are
+    // named.
     unsafe {
         match layout {
             Layout::F16 => by_width!(columns, groups, x, first, second, 32, [
