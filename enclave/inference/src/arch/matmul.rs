@@ -149,18 +149,18 @@ impl Target {
 }
 
 /// Whether there are tiles enough to widen a block of floats before they are multiplied; fewer take weights as they come
-/// from memory, and so does the specification.
-fn in_blocks(path: Path, x: &Activations, weights: &Packed) -> bool {
-    path.kind() != Kind::Scalar && weights.layout().is_float() && x.tiles() > 2
+/// from memory.
+fn in_blocks(x: &Activations, weights: &Packed) -> bool {
+    weights.layout().is_float() && x.tiles() > 2
 }
 
 /// Groups of a part.
-fn at_once(path: Path, x: &Activations, weights: &Packed) -> usize {
+fn at_once(x: &Activations, weights: &Packed) -> usize {
     #[cfg(target_arch = "x86_64")]
     if x.by_column() && !weights.layout().is_float() {
         return amx::PANEL_BYTES / amx::panel_bytes(weights);
     }
-    if in_blocks(path, x, weights) {
+    if in_blocks(x, weights) {
         return floats::STRIP;
     }
     PART_BYTES / weights.group_bytes()
@@ -181,7 +181,7 @@ pub fn matmul(path: Path, pool: &Pool, x: &Activations, stack: &[&Packed], out: 
         assert_eq!(weights.columns(), x.rows(), "matmul: {weights:?} with columns of {}", x.rows());
         // Every thread gets several parts, so that one that is held up does not hold up all.
         let groups = weights.groups();
-        let step = at_once(path, x, weights).clamp(1, groups.div_ceil(pool.threads() * 4).max(1));
+        let step = at_once(x, weights).clamp(1, groups.div_ceil(pool.threads() * 4).max(1));
         let part = |first: usize| (*weights, offset, first, groups.min(first + step));
         parts.extend((0..groups).step_by(step).map(part));
         offset += weights.rows();
@@ -205,7 +205,7 @@ pub fn matmul(path: Path, pool: &Pool, x: &Activations, stack: &[&Packed], out: 
             return;
         }
         let layout = weights.layout();
-        if in_blocks(path, x, weights) {
+        if in_blocks(x, weights) {
             floats::part(path, weights, first..end, x, put);
             return;
         }

@@ -264,19 +264,16 @@ fn sizes(kind: TensorType, (rows, columns): (usize, usize)) -> Option<(usize, us
     isize::try_from(len).is_ok().then_some((row_bytes, group_bytes, len))
 }
 
-#[inline]
 fn u16_at(bytes: &[u8], index: usize) -> u16 {
     u16::from_le_bytes([bytes[2 * index], bytes[2 * index + 1]])
 }
 
-#[inline]
 fn f32_at(bytes: &[u8], index: usize) -> f32 {
     let at = 4 * index;
     f32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
 /// One element of a float layout.
-#[inline]
 pub(super) fn float(layout: Layout, bytes: &[u8]) -> f32 {
     match layout {
         Layout::F32 => f32_at(bytes, 0),

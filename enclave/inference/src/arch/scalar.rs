@@ -5,8 +5,6 @@
 //! the integer sum is over 256 columns and takes the integer factors of their sub-blocks with it. Float formats: one fused
 //! multiply-add for each element, in order.
 
-use adyton_model::half::{bf16_to_f32, f16_to_f32};
-
 use super::LANES;
 use super::activations::{BLOCK_WORDS, CODES, LONG_CODES, LONG_WORDS, STEP_SUM};
 use super::packed::{Layout, factors, float, sub_block};
@@ -87,8 +85,7 @@ pub(super) fn floats(layout: Layout, group: &[u8], x: &[f32], columns: usize, ou
 
 /// 16-bit floats as f32.
 pub(super) fn widen(layout: Layout, bytes: &[u8], wide: &mut [u8]) {
-    let of = if layout == Layout::F16 { f16_to_f32 } else { bf16_to_f32 };
     for (bytes, wide) in bytes.as_chunks::<2>().0.iter().zip(wide.as_chunks_mut::<4>().0) {
-        *wide = of(u16::from_le_bytes(*bytes)).to_ne_bytes();
+        *wide = float(layout, bytes).to_ne_bytes();
     }
 }
