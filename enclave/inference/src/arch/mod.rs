@@ -20,6 +20,7 @@ mod lines;
 mod matmul;
 mod memory;
 mod packed;
+mod packing;
 mod path;
 mod pool;
 #[cfg(target_arch = "x86_64")]
