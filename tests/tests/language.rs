@@ -2,10 +2,14 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use adyton_attestation::Time;
 use adyton_client::{Channel, ClientError, Dialed, TrustFile};
+use adyton_language::{
+    Answering, Ask, Form, KvKind, Language, LanguageLimits, Named, Part, Replayed, replay,
+};
 use adyton_tests::{
     Running, Site, Tap, free_port, greedy_answer, holds, language_canary, language_model, memory,
 };
@@ -174,6 +178,9 @@ async fn requests_that_are_wrong_get_their_reason() {
         (json!({"temperature": 3}), 400, "range"),
         (json!({"top_p": -0.5}), 400, "range"),
         (json!({"logit_bias": {"1": 101}}), 400, "range"),
+        (json!({"mirostat": 1}), 400, "mirostat is"),
+        (json!({"mirostat_tau": 3}), 400, "mirostat is"),
+        (json!({"mirostat": 2, "mirostat_eta": 2}), 400, "range"),
         (json!({"max_tokens": 65}), 400, "max_tokens"),
         (json!({"max_tokens": 0}), 400, "max_tokens"),
         (json!({"n": 2}), 400, "n must be 1"),
@@ -260,6 +267,78 @@ fn answers_follow_a_schema() {
     assert!(date.len() == 10 && date.as_bytes()[4] == b'-' && date.as_bytes()[7] == b'-', "{date}");
     let missing = site.adyton(&["chat", &url, "--message", "bal", "--json-schema", "none.json"]);
     assert!(missing.code == 1 && missing.stderr.contains("none.json"), "{missing:?}");
+}
+
+/// The model as it is loaded, not served, with keys and values held as `kv`.
+fn language(kv: KvKind) -> Arc<Language> {
+    let limits = LanguageLimits { threads: Some(1), positions: 512, kv, ..LanguageLimits::default() };
+    Arc::new(Language::load(&language_model(), limits).unwrap())
+}
+
+fn answer(language: &Arc<Language>, path: &str, body: &[u8]) -> Vec<u8> {
+    let ask = Ask::parse(body, Form::of(path).unwrap()).unwrap();
+    let seed = ask.seed().unwrap();
+    let (tell, pieces) = std::sync::mpsc::channel();
+    let tell = Box::new(move |piece| tell.send(piece).is_ok());
+    let named = Named::new("canary".to_owned(), &[7; 32]);
+    let mut answering = Answering::begin(language, named, (ask, body), (0, seed), tell).unwrap();
+    let mut bytes = answering.opening();
+    for piece in pieces {
+        match answering.push(piece) {
+            Part::More(more) => bytes.extend(more),
+            Part::End(end) => bytes.extend(end),
+            Part::Broken => panic!("the engine failed"),
+        }
+    }
+    bytes
+}
+
+#[test]
+fn whatever_decides_an_answer_decides_its_replay() {
+    let f16 = language(KvKind::F16);
+    let base = json!({"model": "canary", "prompt": PROMPT, "max_tokens": 24, "seed": 7, "logprobs": 3});
+    let chat = json!({"model": "canary", "messages": [{"role": "user", "content": PROMPT}], "max_tokens": 24, "seed": 7,
+                      "logprobs": true, "top_logprobs": 2, "stream": true, "stream_options": {"include_usage": true}});
+    let mut answers = Vec::new();
+    for change in [
+        json!({}),
+        json!({"seed": 8}),
+        json!({"temperature": 0}),
+        json!({"temperature": 0.5}),
+        json!({"top_k": 2}),
+        json!({"top_p": 0.3}),
+        json!({"min_p": 0.7}),
+        json!({"typical_p": 0.1}),
+        json!({"mirostat": 2, "mirostat_tau": 1}),
+        json!({"mirostat": 2, "mirostat_tau": 1, "mirostat_eta": 0.9}),
+        json!({"repetition_penalty": 1.2}),
+        json!({"presence_penalty": -0.7}),
+        json!({"frequency_penalty": -2}),
+        json!({"temperature": 0, "logit_bias": {"300": 100}}),
+        json!({"temperature": 0, "response_format": {"type": "regex", "regex": "[0-9]{8}"}}),
+    ] {
+        for (path, request) in [("/v1/completions", &base), ("/v1/chat/completions", &chat)] {
+            let mut body = request.clone();
+            body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+            let body = body.to_string().into_bytes();
+            let answer = answer(&f16, path, &body);
+            let again = replay(&f16, path, &body, &answer).unwrap();
+            assert!(matches!(again, Replayed::Same { tokens: 8..=24 }), "{path} {change}: {again:?}");
+            if let Ok(whole) = serde_json::from_slice::<Value>(&answer) {
+                answers.push((whole["choices"][0].clone(), change.clone()));
+            }
+        }
+    }
+    for (at, (answer, change)) in answers.iter().enumerate() {
+        let twin = answers[..at].iter().find(|(other, _)| other == answer);
+        assert!(twin.is_none(), "{change} answers as {}", twin.unwrap().1);
+    }
+    let body = base.to_string().into_bytes();
+    let exact = answer(&f16, "/v1/completions", &body);
+    for kv in [KvKind::Q8, KvKind::F32] {
+        let other = replay(&language(kv), "/v1/completions", &body, &exact).unwrap();
+        assert!(matches!(other, Replayed::Differs { .. }), "keys and values as {kv:?}: {other:?}");
+    }
 }
 
 #[tokio::test]

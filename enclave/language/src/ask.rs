@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use adyton_inference::chat::Message;
-use adyton_inference::lm::{Grammar, Request, Sampling, StopStrings};
+use adyton_inference::lm::{Grammar, Mirostat, Request, Sampling, StopStrings};
 use adyton_inference::tokenizer::Encode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -39,6 +39,9 @@ struct Body {
     top_k: Option<usize>,
     min_p: Option<f32>,
     typical_p: Option<f32>,
+    mirostat: Option<u8>,
+    mirostat_tau: Option<f32>,
+    mirostat_eta: Option<f32>,
     repetition_penalty: Option<f32>,
     presence_penalty: Option<f32>,
     frequency_penalty: Option<f32>,
@@ -275,6 +278,13 @@ impl Ask {
             let refusal = Refusal(400, "a sampling parameter is out of its range (docs/clients.md)");
             if (least..=most).contains(&value) { Ok(value) } else { Err(refusal) }
         };
+        let mirostat = match (body.mirostat.unwrap_or(0), body.mirostat_tau, body.mirostat_eta) {
+            (0, None, None) => None,
+            (2, tau, eta) => {
+                Some(Mirostat { tau: within(tau, 5.0, 0.0, 16.0)?, eta: within(eta, 0.1, 0.0, 1.0)? })
+            }
+            _ => return Err(Refusal(400, "mirostat is 0, or 2 with mirostat_tau and mirostat_eta")),
+        };
         let biases = body.logit_bias.iter().flatten();
         let logit_bias = biases.map(|(token, bias)| Ok((*token, within(Some(*bias), 0.0, -100.0, 100.0)?)));
         if body.logit_bias.as_ref().is_some_and(|biases| biases.len() > MAX_BIASES) {
@@ -290,6 +300,7 @@ impl Ask {
             presence_penalty: within(body.presence_penalty, default.presence_penalty, -2.0, 2.0)?,
             frequency_penalty: within(body.frequency_penalty, default.frequency_penalty, -2.0, 2.0)?,
             logit_bias: logit_bias.collect::<Result<_, _>>()?,
+            mirostat,
             seed,
             ..default
         })
