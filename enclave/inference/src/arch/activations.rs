@@ -1,6 +1,6 @@
 //! A batch of columns in the kernels' layout.
 //!
-//! Columns are taken in tiles of up to 12, so that a kernel holds their sums in registers and finds everything it needs
+//! Columns are taken in tiles of up to 16, so that a kernel holds their sums in registers and finds everything it needs
 //! behind one pointer. Integer tiles hold, for each 32 or, for the long layouts, each 256 rows of a column, 8-bit codes
 //! with one f32 step: symmetric, `step = max |x| / 127`, rounded to nearest, ties to even. A column's codes depend on
 //! nothing but the column.
@@ -76,7 +76,8 @@ pub struct Activations {
 const COLUMNS_FOR_TILES: usize = 32;
 
 /// Columns of each tile, all alike, for `n` columns: as few tiles as possible, and no wider than needed.
-fn tile_columns(n: usize, max: usize) -> usize {
+fn tile_columns(n: usize, path: Path) -> usize {
+    let max = if n <= path.most_columns() { path.most_columns() } else { path.max_columns() };
     let wanted = n.div_ceil(n.div_ceil(max).max(1)).max(1);
     // The widths kernels exist for.
     [1, 2, 3, 4, 5, 6, 8, 10, 12].into_iter().find(|width| *width >= wanted).unwrap_or(max)
@@ -103,7 +104,7 @@ impl Activations {
         let whole = |rows: usize, wanted: bool| !wanted || len.is_multiple_of(rows);
         assert!(whole(32, forms.short) && whole(256, forms.long), "integer activations of {len} rows");
         let by_column = path.has_tiles() && n >= COLUMNS_FOR_TILES && (forms.short || forms.long);
-        let tile = if by_column { 16 } else { tile_columns(n, path.max_columns()) };
+        let tile = if by_column { 16 } else { tile_columns(n, path) };
         let tiles = n.div_ceil(tile);
         (self.len, self.n, self.tile, self.by_column) = (len, n, tile, by_column);
         self.has_floats = forms.float;
@@ -269,9 +270,15 @@ mod tests {
 
     #[test]
     fn tiles_are_even() {
-        let widths = [1, 2, 7, 12, 13, 16, 17, 24, 25, 512].map(|n| tile_columns(n, 12));
-        assert_eq!(widths, [1, 2, 8, 12, 8, 8, 10, 12, 10, 12]);
-        assert_eq!([1, 6, 7, 9, 16].map(|n| tile_columns(n, 6)), [1, 6, 4, 5, 6]);
-        assert_eq!([1, 4, 5, 9].map(|n| tile_columns(n, 4)), [1, 4, 3, 3]);
+        for path in Path::available() {
+            match path.max_columns() {
+                12 => {
+                    let widths = [1, 2, 7, 12, 13, 16, 17, 24, 25, 512].map(|n| tile_columns(n, path));
+                    assert_eq!(widths, [1, 2, 8, 12, 16, 16, 10, 12, 10, 12]);
+                }
+                6 => assert_eq!([1, 6, 7, 9, 16].map(|n| tile_columns(n, path)), [1, 6, 4, 5, 6]),
+                _ => assert_eq!([1, 4, 5, 9].map(|n| tile_columns(n, path)), [1, 4, 3, 3]),
+            }
+        }
     }
 }

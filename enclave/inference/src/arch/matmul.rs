@@ -98,7 +98,7 @@ pub(super) fn float_pair_tile(
     out: [&mut [[f32; LANES]]; 2],
 ) {
     #[cfg(target_arch = "x86_64")]
-    if path.kind() == Kind::Avx512 {
+    if path.kind() == Kind::Avx512 && columns <= super::avx512::pair::MAX_COLUMNS {
         // SAFETY: a path of this kind exists only on CPUs with these instructions.
         return unsafe { super::avx512::pair::floats(layout, groups, x, out) };
     }
@@ -248,15 +248,16 @@ mod tests {
     use super::super::packed::random;
     use super::*;
 
-    fn product(path: Path, threads: usize, weights: &Packed, x: &[f32]) -> Vec<f32> {
-        let (n, len) = (x.len() / weights.columns(), weights.columns());
+    fn product(path: Path, threads: usize, stack: &[&Packed], x: &[f32]) -> Vec<f32> {
+        let len = stack[0].columns();
+        let n = x.len() / len;
         let pool = Pool::new(threads);
         let mut activations = Activations::default();
-        activations.fill(path, &pool, (n, len), Forms::of(&[weights]), |i, out| {
+        activations.fill(path, &pool, (n, len), Forms::of(stack), |i, out| {
             out.copy_from_slice(&x[i * len..(i + 1) * len]);
         });
-        let mut out = vec![f32::NAN; n * weights.rows()];
-        matmul(path, &pool, &activations, &[weights], &mut out);
+        let mut out = vec![f32::NAN; n * stack.iter().map(|weights| weights.rows()).sum::<usize>()];
+        matmul(path, &pool, &activations, stack, &mut out);
         out
     }
 
@@ -275,22 +276,50 @@ mod tests {
         for kind in TensorType::ALL {
             let weights = Packed::from_bytes(kind, (rows, columns), &random(kind, rows, columns, 3)).unwrap();
             let counts: &[usize] =
-                if cfg!(miri) { &[2] } else { &[1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 16, 25, 32, 40, 65] };
+                if cfg!(miri) { &[2] } else { &[1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 14, 16, 17, 25, 32, 40, 65] };
             for n in counts {
                 let x = inputs(n * columns, *n);
                 let mut want = Vec::new();
                 for x in x.chunks(columns) {
-                    want.extend(product(Path::Scalar, 1, &weights, x));
+                    want.extend(product(Path::Scalar, 1, &[&weights], x));
                 }
                 for path in Path::available() {
                     for threads in [1, 3] {
-                        let got = product(path, threads, &weights, &x);
+                        let got = product(path, threads, &[&weights], &x);
                         assert_eq!(
                             bits(&got),
                             bits(&want),
                             "{kind:?}, {n} columns, {path}, {threads} threads"
                         );
                     }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn floats_and_integers_under_one_another_give_the_same_bits() {
+        // Parts of several groups.
+        let (rows, columns) = if cfg!(miri) { (33, 256) } else { (149, 256) };
+        let packed =
+            |kind| Packed::from_bytes(kind, (rows, columns), &random(kind, rows, columns, 5)).unwrap();
+        for kinds in [
+            [TensorType::Q4_K, TensorType::F16],
+            [TensorType::F32, TensorType::Q8_0],
+            [TensorType::Q4_0, TensorType::BF16],
+        ] {
+            let stack = kinds.map(packed);
+            let stack = [&stack[0], &stack[1]];
+            let counts: &[usize] = if cfg!(miri) { &[2] } else { &[1, 2, 12, 16, 24, 32, 40, 65] };
+            for n in counts {
+                let x = inputs(n * columns, *n);
+                let mut want = Vec::new();
+                for x in x.chunks(columns) {
+                    want.extend(product(Path::Scalar, 1, &stack, x));
+                }
+                for path in Path::available() {
+                    let got = product(path, 2, &stack, &x);
+                    assert_eq!(bits(&got), bits(&want), "{kinds:?}, {n} columns, {path}");
                 }
             }
         }
@@ -305,7 +334,7 @@ mod tests {
             dequantize(kind, &bytes, &mut weights);
             let packed = Packed::from_bytes(kind, (rows, columns), &bytes).unwrap();
             let x = inputs(columns, 1);
-            let got = product(Path::best(), 1, &packed, &x);
+            let got = product(Path::best(), 1, &[&packed], &x);
             for (row, got) in weights.chunks(columns).zip(got) {
                 let want: f64 = row.iter().zip(&x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum();
                 let scale: f64 = row.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>().sqrt();
@@ -330,9 +359,9 @@ mod tests {
             let bytes: Vec<u8> = bytes.iter().copied().cycle().take(len * 3).collect();
             let weights = Packed::from_bytes(kind, (3, 256), &bytes).unwrap();
             let x: Vec<f32> = x.iter().copied().cycle().take(256 * n).collect();
-            let want = bits(&product(Path::Scalar, 1, &weights, &x));
+            let want = bits(&product(Path::Scalar, 1, &[&weights], &x));
             for path in Path::available() {
-                prop_assert_eq!(&bits(&product(path, 2, &weights, &x)), &want, "{}", path);
+                prop_assert_eq!(&bits(&product(path, 2, &[&weights], &x)), &want, "{}", path);
             }
         }
     }

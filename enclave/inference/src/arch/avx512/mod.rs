@@ -1,9 +1,10 @@
-//! The kernels with AVX-512 and VNNI: 16 rows in a register, up to 12 columns at once.
+//! The kernels with AVX-512 and VNNI: 16 rows in a register, up to 16 columns at once.
 //!
 //! Weights are the unsigned operand of `vpdpbusd`; their zero point enters as the start value of the integer sum.
 
 #![allow(clippy::needless_range_loop, reason = "loops over registers, unrolled")]
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::LANES;
@@ -24,6 +25,18 @@ macro_rules! vectors {
 
 pub(super) mod amx;
 pub(super) mod pair;
+
+/// The same slice, its address in a register of its own. The compiler would count weights and activations with one
+/// register and add that in each address; such a product the CPU takes apart again, into a load and the product alone.
+#[inline(always)]
+#[expect(clippy::pointers_in_nomem_asm_block, reason = "nothing is read through it there")]
+fn apart<T>(x: &[T]) -> &[T] {
+    let mut start = x.as_ptr();
+    // SAFETY: a comment is assembled, so that the register stays as it is.
+    unsafe { asm!("/* {0} */", inout(reg) start, options(pure, nomem, nostack, preserves_flags)) };
+    // SAFETY: the pointer and the length of `x`.
+    unsafe { std::slice::from_raw_parts(start, x.len()) }
+}
 
 type Sums<const N: usize> = [[f32; LANES]; N];
 
@@ -159,6 +172,7 @@ vectors! {
     fn q4_0<const N: usize>(group: &[u8], x: &[u32], out: &mut Sums<N>) {
         let mut total = load_sums(out);
         for (block, x) in group.as_chunks::<288>().0.iter().zip(x.chunks_exact(BLOCK_WORDS * N)) {
+            let x = apart(x);
             let (scales, vectors) = block.split_first_chunk::<32>().expect("288 bytes");
             let mut sums = start::<N>(&x[N..2 * N]);
             nibble_block(&mut sums, vectors.as_chunks::<64>().0, &x[CODES * N..]);
@@ -170,10 +184,11 @@ vectors! {
     fn q8<const N: usize>(group: &[u8], x: &[u32], out: &mut Sums<N>) {
         let mut total = load_sums(out);
         for (block, x) in group.as_chunks::<544>().0.iter().zip(x.chunks_exact(BLOCK_WORDS * N)) {
+            let x = apart(x);
             let (scales, vectors) = block.split_first_chunk::<32>().expect("544 bytes");
             let mut sums = start::<N>(&x[2 * N..3 * N]);
             for (i, vector) in vectors.as_chunks::<64>().0.iter().enumerate() {
-                dot(&mut sums, stream(vector), &x[(CODES + i) * N..(CODES + 1 + i) * N]);
+                dot(&mut sums, stream(vector), apart(&x[(CODES + i) * N..(CODES + 1 + i) * N]));
             }
             scaled(&mut total, &sums, &x[..N], stream_halves(scales));
         }
@@ -183,10 +198,11 @@ vectors! {
     fn affine<const N: usize>(group: &[u8], x: &[u32], out: &mut Sums<N>) {
         let mut total = load_sums(out);
         for (block, x) in group.as_chunks::<640>().0.iter().zip(x.chunks_exact(BLOCK_WORDS * N)) {
+            let x = apart(x);
             let vectors = block.as_chunks::<64>().0;
             let mut sums = [_mm512_setzero_si512(); N];
             for i in 0..8 {
-                dot(&mut sums, stream(&vectors[2 + i]), &x[(CODES + i) * N..(CODES + 1 + i) * N]);
+                dot(&mut sums, stream(&vectors[2 + i]), apart(&x[(CODES + i) * N..(CODES + 1 + i) * N]));
             }
             scaled(&mut total, &sums, &x[..N], _mm512_castsi512_ps(stream(&vectors[0])));
             minus(&mut total, _mm512_castsi512_ps(stream(&vectors[1])), &x[STEP_SUM * N..(STEP_SUM + 1) * N]);
@@ -218,6 +234,7 @@ vectors! {
     fn q4_k<const N: usize>(group: &[u8], x: &[u32], out: &mut Sums<N>) {
         let mut total = load_sums(out);
         for (block, x) in group.as_chunks::<2304>().0.iter().zip(x.chunks_exact(LONG_WORDS * N)) {
+            let x = apart(x);
             let (head, vectors) = block.split_first_chunk::<256>().expect("2304 bytes");
             head.as_chunks::<64>().0.iter().for_each(ahead);
             let (d, rest) = head.split_first_chunk::<32>().expect("256 bytes");
@@ -227,7 +244,7 @@ vectors! {
             let mut dots = [_mm512_setzero_si512(); N];
             for part in 0..8 {
                 let mut sums = [_mm512_setzero_si512(); N];
-                nibble_block(&mut sums, &vectors[part * 4..part * 4 + 4], &x[(LONG_CODES + part * 8) * N..]);
+                nibble_block(&mut sums, &vectors[part * 4..part * 4 + 4], apart(&x[(LONG_CODES + part * 8) * N..][..8 * N]));
                 factored(&mut dots, &sums, widened(scales[part]));
             }
             scaled(&mut total, &dots, &x[..N], halves(d));
@@ -247,6 +264,7 @@ vectors! {
         let with = |low, bits| _mm512_or_si512(low, _mm512_and_si512(bits, high));
         let mut total = load_sums(out);
         for (block, x) in group.as_chunks::<3360>().0.iter().zip(x.chunks_exact(LONG_WORDS * N)) {
+            let x = apart(x);
             let (d, rest) = block.split_first_chunk::<32>().expect("3360 bytes");
             let (factors, vectors) = rest.split_first_chunk::<256>().expect("3328 bytes");
             factors.as_chunks::<64>().0.iter().for_each(ahead);
@@ -266,7 +284,7 @@ vectors! {
                 let (a, b) = (stream(&vectors[part * 3]), stream(&vectors[part * 3 + 1]));
                 let bits = stream(&vectors[part * 3 + 2]);
                 let mut sums = [_mm512_setzero_si512(); N];
-                let codes = &x[(LONG_CODES + part * 4) * N..(LONG_CODES + 4 + part * 4) * N];
+                let codes = apart(&x[(LONG_CODES + part * 4) * N..(LONG_CODES + 4 + part * 4) * N]);
                 dot(&mut sums, with(low_nibbles(a), _mm512_slli_epi16::<4>(bits)), &codes[..N]);
                 dot(&mut sums, with(high_nibbles(a), _mm512_slli_epi16::<2>(bits)), &codes[N..2 * N]);
                 dot(&mut sums, with(low_nibbles(b), bits), &codes[2 * N..3 * N]);
@@ -296,6 +314,7 @@ vectors! {
         let mut total = load_sums(out);
         for (w, x) in group.as_chunks().0.iter().zip(x.as_chunks::<N>().0) {
             let w = widen(w);
+            let x = apart(x);
             for n in 0..N {
                 total[n] = _mm512_fmadd_ps(w, _mm512_set1_ps(x[n]), total[n]);
             }

@@ -11,6 +11,9 @@ use super::super::LANES;
 use super::super::packed::Layout;
 use super::super::prefetch::AHEAD;
 
+/// Widest tile: more sums do not fit the registers.
+pub(in super::super) const MAX_COLUMNS: usize = 12;
+
 /// All elements of both groups; `$load` fills zmm30 and zmm31 with those at `v` and at `v + far`. Of each pair the first
 /// number is the column and the register of its sum in the first group, the second that in the second.
 macro_rules! multiply {
