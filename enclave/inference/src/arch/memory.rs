@@ -104,7 +104,9 @@ mod tests {
 
     #[test]
     fn aligned_and_zero() {
-        for len in [0, 1, 63, HUGE, HUGE + 1, 3 * HUGE - 1] {
+        // No pages are mapped under Miri, which looks at every byte by itself.
+        let large = if cfg!(miri) { 4096 } else { HUGE };
+        for len in [0, 1, 63, large, large + 1, 3 * large - 1] {
             let mut memory = Memory::zeroed(len);
             assert_eq!(memory.len(), len);
             assert!(memory.as_ptr().addr().is_multiple_of(64));
