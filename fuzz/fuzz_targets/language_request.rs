@@ -1,4 +1,4 @@
-//! Requests to a language model, as strangers write them: read, begun, and computed until the first bytes.
+//! Requests to a language model, as strangers write them: read, begun, and computed to the end or the first kilobyte.
 #![no_main]
 use std::sync::{Arc, LazyLock, mpsc};
 

@@ -76,7 +76,8 @@ impl Path {
     }
 
     /// Columns of a batch that is one tile, at most: weights are unpacked once then, and come from memory all the while.
-    /// Where there are more, narrower tiles are faster.
+    /// Longer batches of integers were as fast in either width, within the noise; floats have pairs of groups for the
+    /// narrower one.
     pub(super) fn most_columns(self) -> usize {
         match self.kind {
             #[cfg(target_arch = "x86_64")]

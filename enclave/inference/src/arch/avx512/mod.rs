@@ -244,7 +244,8 @@ vectors! {
             let mut dots = [_mm512_setzero_si512(); N];
             for part in 0..8 {
                 let mut sums = [_mm512_setzero_si512(); N];
-                nibble_block(&mut sums, &vectors[part * 4..part * 4 + 4], apart(&x[(LONG_CODES + part * 8) * N..][..8 * N]));
+                let codes = apart(&x[(LONG_CODES + part * 8) * N..(LONG_CODES + 8 + part * 8) * N]);
+                nibble_block(&mut sums, &vectors[part * 4..part * 4 + 4], codes);
                 factored(&mut dots, &sums, widened(scales[part]));
             }
             scaled(&mut total, &dots, &x[..N], halves(d));
