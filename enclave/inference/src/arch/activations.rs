@@ -6,6 +6,7 @@
 //! nothing but the column.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use super::lanes::Elementwise;
 use super::lines::Lines;
@@ -75,9 +76,14 @@ pub struct Activations {
 /// Columns from which on tiles paid where it was measured: 1.1 to 1.3 times the vectors with 32, 0.9 with 16 and 24.
 const COLUMNS_FOR_TILES: usize = 32;
 
-/// Columns of each tile, all alike, for `n` columns: as few tiles as possible, and no wider than needed.
-fn tile_columns(n: usize, path: Path) -> usize {
-    let max = if n <= path.most_columns() { path.most_columns() } else { path.max_columns() };
+/// Columns of each tile, all alike, for `n` columns: as few tiles as possible, and no wider than needed. A stack with
+/// floats in it has the widths that are best for them.
+fn tile_columns(n: usize, path: Path, forms: Forms) -> usize {
+    let max = match path.integer_pairs() {
+        _ if n <= path.most_columns() => path.most_columns(),
+        Some(widest) if !forms.float => widest,
+        _ => path.max_columns(),
+    };
     let wanted = n.div_ceil(n.div_ceil(max).max(1)).max(1);
     // The widths kernels exist for.
     [1, 2, 3, 4, 5, 6, 8, 10, 12].into_iter().find(|width| *width >= wanted).unwrap_or(max)
@@ -104,7 +110,7 @@ impl Activations {
         let whole = |rows: usize, wanted: bool| !wanted || len.is_multiple_of(rows);
         assert!(whole(32, forms.short) && whole(256, forms.long), "integer activations of {len} rows");
         let by_column = path.has_tiles() && n >= COLUMNS_FOR_TILES && (forms.short || forms.long);
-        let tile = if by_column { 16 } else { tile_columns(n, path) };
+        let tile = if by_column { 16 } else { tile_columns(n, path, forms) };
         let tiles = n.div_ceil(tile);
         (self.len, self.n, self.tile, self.by_column) = (len, n, tile, by_column);
         self.has_floats = forms.float;
@@ -178,21 +184,19 @@ impl Activations {
         self.n.div_ceil(self.tile.max(1))
     }
 
-    /// Integer words of a tile, with a step for each 32 rows or for each 256.
-    pub(super) fn integers(&self, tile: usize, long: bool) -> &[u32] {
-        let (all, words) = if long {
-            (&self.long, self.len / 256 * LONG_WORDS)
-        } else {
-            (&self.short, self.len / 32 * BLOCK_WORDS)
-        };
-        &all[tile * words * self.tile..][..words * self.tile]
+    /// Integer words of `rows` of a tile, with a step for each 32 rows or for each 256.
+    pub(super) fn integers(&self, tile: usize, rows: &Range<usize>, long: bool) -> &[u32] {
+        let (all, block, words) =
+            if long { (&self.long, 256, LONG_WORDS) } else { (&self.short, 32, BLOCK_WORDS) };
+        let at = |row: usize| (tile * (self.len / block) + row / block) * words * self.tile;
+        &all[at(rows.start)..at(rows.end)]
     }
 
-    /// Floats of a tile.
-    pub(super) fn floats(&self, tile: usize) -> &[f32] {
+    /// Floats of `rows` of a tile.
+    pub(super) fn floats(&self, tile: usize, rows: &Range<usize>) -> &[f32] {
         assert!(self.has_floats, "float activations were not asked for");
-        let values = self.len * self.tile;
-        &self.floats[tile * values..][..values]
+        let at = |row: usize| (tile * self.len + row) * self.tile;
+        &self.floats[at(rows.start)..at(rows.end)]
     }
 }
 
@@ -270,14 +274,23 @@ mod tests {
 
     #[test]
     fn tiles_are_even() {
+        let (integers, floats) =
+            (Forms { long: true, ..Forms::default() }, Forms { float: true, ..Forms::default() });
         for path in Path::available() {
+            let widths = |forms, counts: &[usize]| {
+                counts.iter().map(|n| tile_columns(*n, path, forms)).collect::<Vec<_>>()
+            };
+            let wide = [1, 2, 7, 12, 13, 16, 17, 24, 25, 512];
             match path.max_columns() {
                 12 => {
-                    let widths = [1, 2, 7, 12, 13, 16, 17, 24, 25, 512].map(|n| tile_columns(n, path));
-                    assert_eq!(widths, [1, 2, 8, 12, 16, 16, 10, 12, 10, 12]);
+                    assert_eq!(widths(floats, &wide), [1, 2, 8, 12, 16, 16, 10, 12, 10, 12]);
+                    match path.integer_pairs() {
+                        Some(_) => assert_eq!(widths(integers, &wide), [1, 2, 8, 12, 16, 16, 6, 6, 5, 6]),
+                        None => assert_eq!(widths(integers, &wide), widths(floats, &wide)),
+                    }
                 }
-                6 => assert_eq!([1, 6, 7, 9, 16].map(|n| tile_columns(n, path)), [1, 6, 4, 5, 6]),
-                _ => assert_eq!([1, 4, 5, 9].map(|n| tile_columns(n, path)), [1, 4, 3, 3]),
+                6 => assert_eq!(widths(integers, &[1, 6, 7, 9, 16]), [1, 6, 4, 5, 6]),
+                _ => assert_eq!(widths(integers, &[1, 4, 5, 9]), [1, 4, 3, 3]),
             }
         }
     }

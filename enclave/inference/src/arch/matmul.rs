@@ -6,7 +6,7 @@ use super::avx512::amx;
 use super::packed::{Layout, Packed};
 use super::path::{Kind, Path};
 use super::pool::Pool;
-use super::{LANES, floats, scalar};
+use super::{LANES, blocks, scalar};
 
 /// Weights a part of a job covers, bytes: fits the second-level cache beside a tile of activations.
 const PART_BYTES: usize = 192 << 10;
@@ -41,7 +41,7 @@ macro_rules! with_columns {
 }
 
 /// `out[column] += group . x[column]` for a tile of an integer layout.
-fn integer_tile(
+pub(super) fn integer_tile(
     path: Path,
     layout: Layout,
     group: &[u8],
@@ -59,9 +59,39 @@ fn integer_tile(
         #[cfg(target_arch = "x86_64")]
         Kind::Avx512 => with_columns!(columns, out, |sums| {
             // SAFETY: as above.
-            unsafe { super::avx512::integers(layout, group, x, sums) }
+            unsafe { super::avx512::integers(layout, [group], x, [sums]) }
         }),
     }
+}
+
+/// [`integer_tile`] for two groups, at once where there is a kernel for that.
+pub(super) fn integer_pair_tile(
+    path: Path,
+    layout: Layout,
+    groups: [&[u8]; 2],
+    x: &[u32],
+    columns: usize,
+    [first, second]: [&mut [[f32; LANES]]; 2],
+) {
+    #[cfg(target_arch = "x86_64")]
+    if path.integer_pairs().is_some_and(|widest| columns <= widest) {
+        macro_rules! both {
+            ($($n:literal)*) => {
+                match columns {
+                    $($n => {
+                        let first: &mut [_; $n] = first.first_chunk_mut().expect("as many sums as columns");
+                        let second = second.first_chunk_mut().expect("as many sums as columns");
+                        // SAFETY: a path with such kernels exists only on CPUs with these instructions.
+                        unsafe { super::avx512::integers(layout, groups, x, [first, second]) }
+                    })*
+                    other => unreachable!("no kernel for two groups and {other} columns"),
+                }
+            };
+        }
+        return both!(1 2 3 4 5 6);
+    }
+    integer_tile(path, layout, groups[0], x, columns, first);
+    integer_tile(path, layout, groups[1], x, columns, second);
 }
 
 /// `out[column] += group . x[column]` for a tile of a float layout; `x` is `[element][columns]`.
@@ -100,7 +130,7 @@ pub(super) fn float_pair_tile(
     #[cfg(target_arch = "x86_64")]
     if path.kind() == Kind::Avx512 && columns <= super::avx512::pair::MAX_COLUMNS {
         // SAFETY: a path of this kind exists only on CPUs with these instructions.
-        return unsafe { super::avx512::pair::floats(layout, groups, x, out) };
+        return unsafe { super::avx512::pair::floats(layout, groups, x, out, path.loads_once()) };
     }
     for (group, out) in groups.into_iter().zip(out) {
         float_layout_tile(path, layout, group, x, columns, out);
@@ -148,10 +178,10 @@ impl Target {
     }
 }
 
-/// Whether there are tiles enough to widen a block of floats before they are multiplied; fewer take weights as they come
-/// from memory.
+/// Whether weights are multiplied a block of elements at a time. With few tiles they are taken as they come from memory:
+/// for so few widening floats does not pay, and one long stream is read faster than many short ones.
 fn in_blocks(x: &Activations, weights: &Packed) -> bool {
-    weights.layout().is_float() && x.tiles() > 2
+    x.tiles() > if weights.layout().is_float() { 2 } else { 3 }
 }
 
 /// Groups of a part.
@@ -161,7 +191,7 @@ fn at_once(x: &Activations, weights: &Packed) -> usize {
         return amx::PANEL_BYTES / amx::panel_bytes(weights);
     }
     if in_blocks(x, weights) {
-        return floats::STRIP;
+        return blocks::STRIP;
     }
     PART_BYTES / weights.group_bytes()
 }
@@ -206,33 +236,41 @@ pub fn matmul(path: Path, pool: &Pool, x: &Activations, stack: &[&Packed], out: 
         }
         let layout = weights.layout();
         if in_blocks(x, weights) {
-            floats::part(path, weights, first..end, x, put);
+            blocks::part(path, weights, first..end, x, put);
             return;
         }
         let mut sums = [[[0.0; LANES]; MAX_COLUMNS]; 2];
+        let all = 0..x.rows();
         for tile in 0..x.tiles() {
-            let mut group = first;
-            while group < end {
+            for group in (first..end).step_by(2) {
                 let [sums, next] = &mut sums;
                 let (sums, next) = (&mut sums[..columns], &mut next[..columns]);
                 sums.fill([0.0; LANES]);
-                let bytes = weights.group(group);
-                if !layout.is_float() {
-                    let x = x.integers(tile, layout.is_long());
-                    integer_tile(path, layout, bytes, x, columns, sums);
-                } else if group + 1 < end {
-                    next.fill([0.0; LANES]);
-                    let pair = [bytes, weights.group(group + 1)];
-                    float_pair_tile(path, layout, pair, x.floats(tile), columns, [sums, next]);
-                    put(tile, group + 1, next);
-                    put(tile, group, sums);
-                    group += 2;
-                    continue;
-                } else {
-                    float_layout_tile(path, layout, bytes, x.floats(tile), columns, sums);
+                next.fill([0.0; LANES]);
+                let one = weights.group(group);
+                let two = (group + 1 < end).then(|| weights.group(group + 1));
+                match (layout.is_float(), two) {
+                    (true, None) => float_layout_tile(path, layout, one, x.floats(tile, &all), columns, sums),
+                    (true, Some(two)) => {
+                        let x = x.floats(tile, &all);
+                        float_pair_tile(path, layout, [one, two], x, columns, [sums, next]);
+                    }
+                    (false, Some(two)) if x.tiles() > 1 => {
+                        let x = x.integers(tile, &all, layout.is_long());
+                        integer_pair_tile(path, layout, [one, two], x, columns, [sums, next]);
+                    }
+                    (false, two) => {
+                        let x = x.integers(tile, &all, layout.is_long());
+                        integer_tile(path, layout, one, x, columns, sums);
+                        if let Some(two) = two {
+                            integer_tile(path, layout, two, x, columns, next);
+                        }
+                    }
                 }
                 put(tile, group, sums);
-                group += 1;
+                if two.is_some() {
+                    put(tile, group + 1, next);
+                }
             }
         }
     });

@@ -13,7 +13,7 @@ mod activations;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-mod floats;
+mod blocks;
 mod lanes;
 pub mod limits;
 mod lines;

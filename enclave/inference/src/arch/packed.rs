@@ -7,6 +7,7 @@
 //!
 //! Every integer format means `weight = scale * code - minimum` for each sub-block of 16 or 32 columns.
 
+use std::ops::Range;
 use std::sync::Mutex;
 
 use adyton_model::half::{bf16_to_f32, f16_to_f32};
@@ -79,6 +80,12 @@ impl Layout {
             Self::Q6_K => 32 + 256 + 16 * 192,
             Self::Affine => 128 + 512,
         }
+    }
+
+    /// Where a group holds these columns: whole blocks of them.
+    pub(super) fn bytes_of(self, columns: &Range<usize>) -> Range<usize> {
+        let at = |column: usize| column / self.block_len() * self.block_bytes();
+        at(columns.start)..at(columns.end)
     }
 
     /// Whether columns are multiplied as floats, not as integers.

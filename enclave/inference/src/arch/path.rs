@@ -86,6 +86,23 @@ impl Path {
         }
     }
 
+    /// Whether kernels of two groups load a number once for both, where two loads in a cycle are the limit. CPUs with AMX
+    /// were faster with a load in each product, most likely since their cores' halves share what issues operations.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn loads_once(self) -> bool {
+        !self.tiles
+    }
+
+    /// Columns that the kernels of two groups of integers compute at once, at most, where batches are computed by them: not
+    /// on CPUs with AMX, which have tiles for long ones.
+    pub(super) fn integer_pairs(self) -> Option<usize> {
+        match self.kind {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 if self.loads_once() => Some(super::avx512::products::MAX_COLUMNS),
+            _ => None,
+        }
+    }
+
     /// Columns a kernel computes at once, at most, where a batch has several tiles.
     pub(super) fn max_columns(self) -> usize {
         match self.kind {

@@ -165,7 +165,7 @@ pub(in super::super) fn part(
         // SAFETY: as above; nothing between here and the end of the part uses others.
         let registers =
             unsafe { if layout.is_long() { InUse::Long(Long::new()) } else { InUse::Short(Short::new()) } };
-        let columns = |tile| x.integers(tile, layout.is_long());
+        let columns = |tile| x.integers(tile, &(0..x.rows()), layout.is_long());
         for tile in (0..x.tiles()).step_by(2) {
             let each = |offset, group, sums: &_| put(tile + offset, groups.start + group, sums);
             let one = [columns(tile)];

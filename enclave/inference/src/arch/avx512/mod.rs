@@ -1,4 +1,4 @@
-//! The kernels with AVX-512 and VNNI: 16 rows in a register, up to 16 columns at once.
+//! The kernels with AVX-512 and VNNI: 16 rows in a register, one group of them with up to 16 columns or two with up to 6.
 //!
 //! Weights are the unsigned operand of `vpdpbusd`; their zero point enters as the start value of the integer sum.
 
@@ -13,6 +13,7 @@ use super::activations::{
 };
 use super::packed::Layout;
 use super::prefetch::ahead;
+use products::dot_two;
 
 /// Makes a function for this CPU; all of them are reached through [`integers`] and [`floats`].
 macro_rules! vectors {
@@ -25,6 +26,7 @@ macro_rules! vectors {
 
 pub(super) mod amx;
 pub(super) mod pair;
+pub(super) mod products;
 
 /// The same slice, its address in a register of its own. The compiler would count weights and activations with one
 /// register and add that in each address; such a product the CPU takes apart again, into a load and the product alone.
@@ -39,6 +41,35 @@ fn apart<T>(x: &[T]) -> &[T] {
 }
 
 type Sums<const N: usize> = [[f32; LANES]; N];
+
+/// Blocks of each group. Loops over groups stay loops: what a call of `map` gets is not compiled for this CPU.
+#[inline(always)]
+fn blocks<const R: usize, const BYTES: usize>(groups: [&[u8]; R]) -> [&[[u8; BYTES]]; R] {
+    let mut blocks: [&[_]; R] = [&[]; R];
+    for r in 0..R {
+        blocks[r] = groups[r].as_chunks().0;
+    }
+    blocks
+}
+
+/// Block `index` of each group.
+#[inline(always)]
+fn row<'data, const R: usize, const BYTES: usize>(
+    groups: &[&'data [[u8; BYTES]]; R],
+    index: usize,
+) -> [&'data [u8; BYTES]; R] {
+    let mut row = [&groups[0][index]; R];
+    for r in 1..R {
+        row[r] = &groups[r][index];
+    }
+    row
+}
+
+/// Some bytes of a block.
+#[inline(always)]
+fn at<const BYTES: usize>(block: &[u8], start: usize) -> &[u8; BYTES] {
+    block[start..].first_chunk().expect("inside of a block")
+}
 
 vectors! {
     fn load(bytes: &[u8; 64]) -> __m512i {
@@ -97,10 +128,15 @@ vectors! {
         low_nibbles(_mm512_srli_epi16::<4>(x))
     }
 
-    /// `sums[n] += weights * codes of column n`, four columns of the matrix at once.
-    fn dot<const N: usize>(sums: &mut [__m512i; N], weights: __m512i, x: &[u32]) {
-        for n in 0..N {
-            sums[n] = _mm512_dpbusd_epi32(sums[n], weights, splat(x[n]));
+    /// `sums[r][n] += weights[r] * codes of column n`, four columns of the matrix at once.
+    fn dot<const R: usize, const N: usize>(sums: &mut [[__m512i; N]; R], weights: [__m512i; R], x: &[u32]) {
+        if let ([first, second], [one, two]) = (&mut sums[..], &weights[..]) {
+            return dot_two(first, second, [*one, *two], x);
+        }
+        for r in 0..R {
+            for n in 0..N {
+                sums[r][n] = _mm512_dpbusd_epi32(sums[r][n], weights[r], splat(x[n]));
+            }
         }
     }
 
@@ -141,12 +177,39 @@ vectors! {
         }
     }
 
-    /// 32 columns of 4-bit codes in 4 vectors; `x` begins with their codes.
-    fn nibble_block<const N: usize>(sums: &mut [__m512i; N], vectors: &[[u8; 64]], x: &[u32]) {
+    fn load_all<const R: usize, const N: usize>(out: &[&mut Sums<N>; R]) -> [[__m512; N]; R] {
+        let mut all = [[_mm512_setzero_ps(); N]; R];
+        for r in 0..R {
+            all[r] = load_sums(out[r]);
+        }
+        all
+    }
+
+    fn store_all<const R: usize, const N: usize>(out: [&mut Sums<N>; R], sums: &[[__m512; N]; R]) {
+        for (out, sums) in out.into_iter().zip(sums) {
+            store_sums(out, sums);
+        }
+    }
+
+    /// The vector at `start` of each block.
+    fn streams<const R: usize, const BYTES: usize>(blocks: [&[u8; BYTES]; R], start: usize) -> [__m512i; R] {
+        let mut vectors = [_mm512_setzero_si512(); R];
+        for r in 0..R {
+            vectors[r] = stream(at(blocks[r], start));
+        }
+        vectors
+    }
+
+    /// 32 columns of 4-bit codes in the 4 vectors from `start` on; `x` begins with their codes.
+    fn nibble_block<const R: usize, const N: usize, const BYTES: usize>(sums: &mut [[__m512i; N]; R], blocks: [&[u8; BYTES]; R], start: usize, x: &[u32]) {
         for i in 0..4 {
-            let both = stream(&vectors[i]);
-            dot(sums, low_nibbles(both), &x[i * N..(1 + i) * N]);
-            dot(sums, high_nibbles(both), &x[(4 + i) * N..(5 + i) * N]);
+            let both = streams(blocks, start + 64 * i);
+            let (mut low, mut high) = (both, both);
+            for r in 0..R {
+                (low[r], high[r]) = (low_nibbles(both[r]), high_nibbles(both[r]));
+            }
+            dot(sums, low, &x[i * N..(1 + i) * N]);
+            dot(sums, high, &x[(4 + i) * N..(5 + i) * N]);
         }
     }
 
@@ -169,45 +232,52 @@ vectors! {
         _mm512_or_si512(_mm512_and_si512(low, _mm512_set1_epi32(0xffff)), _mm512_slli_epi32::<16>(high))
     }
 
-    fn q4_0<const N: usize>(group: &[u8], x: &[u32], out: &mut Sums<N>) {
-        let mut total = load_sums(out);
-        for (block, x) in group.as_chunks::<288>().0.iter().zip(x.chunks_exact(BLOCK_WORDS * N)) {
-            let x = apart(x);
-            let (scales, vectors) = block.split_first_chunk::<32>().expect("288 bytes");
-            let mut sums = start::<N>(&x[N..2 * N]);
-            nibble_block(&mut sums, vectors.as_chunks::<64>().0, &x[CODES * N..]);
-            scaled(&mut total, &sums, &x[..N], stream_halves(scales));
-        }
-        store_sums(out, &total);
-    }
-
-    fn q8<const N: usize>(group: &[u8], x: &[u32], out: &mut Sums<N>) {
-        let mut total = load_sums(out);
-        for (block, x) in group.as_chunks::<544>().0.iter().zip(x.chunks_exact(BLOCK_WORDS * N)) {
-            let x = apart(x);
-            let (scales, vectors) = block.split_first_chunk::<32>().expect("544 bytes");
-            let mut sums = start::<N>(&x[2 * N..3 * N]);
-            for (i, vector) in vectors.as_chunks::<64>().0.iter().enumerate() {
-                dot(&mut sums, stream(vector), apart(&x[(CODES + i) * N..(CODES + 1 + i) * N]));
+    fn q4_0<const R: usize, const N: usize>(groups: [&[u8]; R], x: &[u32], out: [&mut Sums<N>; R]) {
+        let groups = blocks::<R, 288>(groups);
+        let mut total = load_all(&out);
+        for (index, x) in x.chunks_exact(BLOCK_WORDS * N).enumerate() {
+            let (x, blocks) = (apart(x), row(&groups, index));
+            let mut sums = [start::<N>(&x[N..2 * N]); R];
+            nibble_block(&mut sums, blocks, 32, &x[CODES * N..]);
+            for r in 0..R {
+                scaled(&mut total[r], &sums[r], &x[..N], stream_halves(at(blocks[r], 0)));
             }
-            scaled(&mut total, &sums, &x[..N], stream_halves(scales));
         }
-        store_sums(out, &total);
+        store_all(out, &total);
     }
 
-    fn affine<const N: usize>(group: &[u8], x: &[u32], out: &mut Sums<N>) {
-        let mut total = load_sums(out);
-        for (block, x) in group.as_chunks::<640>().0.iter().zip(x.chunks_exact(BLOCK_WORDS * N)) {
-            let x = apart(x);
-            let vectors = block.as_chunks::<64>().0;
-            let mut sums = [_mm512_setzero_si512(); N];
+    fn q8<const R: usize, const N: usize>(groups: [&[u8]; R], x: &[u32], out: [&mut Sums<N>; R]) {
+        let groups = blocks::<R, 544>(groups);
+        let mut total = load_all(&out);
+        for (index, x) in x.chunks_exact(BLOCK_WORDS * N).enumerate() {
+            let (x, blocks) = (apart(x), row(&groups, index));
+            let mut sums = [start::<N>(&x[2 * N..3 * N]); R];
             for i in 0..8 {
-                dot(&mut sums, stream(&vectors[2 + i]), apart(&x[(CODES + i) * N..(CODES + 1 + i) * N]));
+                dot(&mut sums, streams(blocks, 32 + 64 * i), apart(&x[(CODES + i) * N..(CODES + 1 + i) * N]));
             }
-            scaled(&mut total, &sums, &x[..N], _mm512_castsi512_ps(stream(&vectors[0])));
-            minus(&mut total, _mm512_castsi512_ps(stream(&vectors[1])), &x[STEP_SUM * N..(STEP_SUM + 1) * N]);
+            for r in 0..R {
+                scaled(&mut total[r], &sums[r], &x[..N], stream_halves(at(blocks[r], 0)));
+            }
         }
-        store_sums(out, &total);
+        store_all(out, &total);
+    }
+
+    fn affine<const R: usize, const N: usize>(groups: [&[u8]; R], x: &[u32], out: [&mut Sums<N>; R]) {
+        let groups = blocks::<R, 640>(groups);
+        let mut total = load_all(&out);
+        for (index, x) in x.chunks_exact(BLOCK_WORDS * N).enumerate() {
+            let (x, blocks) = (apart(x), row(&groups, index));
+            let mut sums = [[_mm512_setzero_si512(); N]; R];
+            for i in 0..8 {
+                dot(&mut sums, streams(blocks, 128 + 64 * i), apart(&x[(CODES + i) * N..(CODES + 1 + i) * N]));
+            }
+            for r in 0..R {
+                scaled(&mut total[r], &sums[r], &x[..N], _mm512_castsi512_ps(stream(at(blocks[r], 0))));
+                let min = _mm512_castsi512_ps(stream(at(blocks[r], 64)));
+                minus(&mut total[r], min, &x[STEP_SUM * N..(STEP_SUM + 1) * N]);
+            }
+        }
+        store_all(out, &total);
     }
 
     fn widened(bytes: __m128i) -> __m512i {
@@ -231,70 +301,95 @@ vectors! {
         (scales, mins)
     }
 
-    fn q4_k<const N: usize>(group: &[u8], x: &[u32], out: &mut Sums<N>) {
-        let mut total = load_sums(out);
-        for (block, x) in group.as_chunks::<2304>().0.iter().zip(x.chunks_exact(LONG_WORDS * N)) {
-            let x = apart(x);
-            let (head, vectors) = block.split_first_chunk::<256>().expect("2304 bytes");
-            head.as_chunks::<64>().0.iter().for_each(ahead);
-            let (d, rest) = head.split_first_chunk::<32>().expect("256 bytes");
-            let (m, rest) = rest.split_first_chunk::<32>().expect("224 bytes");
-            let (scales, mins) = k_factors(rest.as_chunks::<16>().0.first_chunk().expect("192 bytes"));
-            let vectors = vectors.as_chunks::<64>().0;
-            let mut dots = [_mm512_setzero_si512(); N];
+    fn q4_k<const R: usize, const N: usize>(groups: [&[u8]; R], x: &[u32], out: [&mut Sums<N>; R]) {
+        let groups = blocks::<R, 2304>(groups);
+        let mut total = load_all(&out);
+        for (index, x) in x.chunks_exact(LONG_WORDS * N).enumerate() {
+            let (x, blocks) = (apart(x), row(&groups, index));
+            let mut factors = [([_mm_setzero_si128(); 8], [_mm_setzero_si128(); 8]); R];
+            for r in 0..R {
+                at::<256>(blocks[r], 0).as_chunks::<64>().0.iter().for_each(ahead);
+                factors[r] = k_factors(at::<192>(blocks[r], 64).as_chunks::<16>().0.first_chunk().expect("192 bytes"));
+            }
+            let mut dots = [[_mm512_setzero_si512(); N]; R];
             for part in 0..8 {
-                let mut sums = [_mm512_setzero_si512(); N];
+                let mut sums = [[_mm512_setzero_si512(); N]; R];
                 let codes = apart(&x[(LONG_CODES + part * 8) * N..(LONG_CODES + 8 + part * 8) * N]);
-                nibble_block(&mut sums, &vectors[part * 4..part * 4 + 4], codes);
-                factored(&mut dots, &sums, widened(scales[part]));
+                nibble_block(&mut sums, blocks, 256 + 256 * part, codes);
+                for r in 0..R {
+                    factored(&mut dots[r], &sums[r], widened(factors[r].0[part]));
+                }
             }
-            scaled(&mut total, &dots, &x[..N], halves(d));
-            let mut sums = [_mm512_setzero_si512(); N];
-            for i in 0..4 {
-                let factors = pair(widened(mins[2 * i]), widened(mins[2 * i + 1]));
-                pairs(&mut sums, factors, &x[(LONG_THIRTIES + i) * N..(LONG_THIRTIES + 1 + i) * N]);
+            for r in 0..R {
+                scaled(&mut total[r], &dots[r], &x[..N], halves(at(blocks[r], 0)));
+                let mins = &factors[r].1;
+                let mut sums = [_mm512_setzero_si512(); N];
+                for i in 0..4 {
+                    let factors = pair(widened(mins[2 * i]), widened(mins[2 * i + 1]));
+                    pairs(&mut sums, factors, &x[(LONG_THIRTIES + i) * N..(LONG_THIRTIES + 1 + i) * N]);
+                }
+                // The sign of a product is exact.
+                let min = _mm512_sub_ps(_mm512_set1_ps(-0.0), halves(at(blocks[r], 32)));
+                scaled(&mut total[r], &sums, &x[..N], min);
             }
-            // The sign of a product is exact.
-            scaled(&mut total, &sums, &x[..N], _mm512_sub_ps(_mm512_set1_ps(-0.0), halves(m)));
         }
-        store_sums(out, &total);
+        store_all(out, &total);
     }
 
-    fn q6_k<const N: usize>(group: &[u8], x: &[u32], out: &mut Sums<N>) {
-        let high = _mm512_set1_epi8(0x30);
-        let with = |low, bits| _mm512_or_si512(low, _mm512_and_si512(bits, high));
-        let mut total = load_sums(out);
-        for (block, x) in group.as_chunks::<3360>().0.iter().zip(x.chunks_exact(LONG_WORDS * N)) {
-            let x = apart(x);
-            let (d, rest) = block.split_first_chunk::<32>().expect("3360 bytes");
-            let (factors, vectors) = rest.split_first_chunk::<256>().expect("3328 bytes");
-            factors.as_chunks::<64>().0.iter().for_each(ahead);
-            let (factors, vectors) = (factors.as_chunks::<16>().0, vectors.as_chunks::<64>().0);
-            let factor = |part: usize| _mm512_cvtepi8_epi32(load_quarter(&factors[part]));
-            // What the codes' zero, 32, adds to the dot products.
-            let mut zeros = [_mm512_setzero_si512(); N];
-            for i in 0..8 {
-                let factors = pair(factor(2 * i), factor(2 * i + 1));
-                pairs(&mut zeros, factors, &x[(LONG_SIXTEENS + i) * N..(LONG_SIXTEENS + 1 + i) * N]);
-            }
-            let mut dots = [_mm512_setzero_si512(); N];
-            for n in 0..N {
-                dots[n] = _mm512_sub_epi32(dots[n], _mm512_slli_epi32::<5>(zeros[n]));
+    fn q6_k<const R: usize, const N: usize>(groups: [&[u8]; R], x: &[u32], out: [&mut Sums<N>; R]) {
+        let groups = blocks::<R, 3360>(groups);
+        let mut total = load_all(&out);
+        for (index, x) in x.chunks_exact(LONG_WORDS * N).enumerate() {
+            let (x, blocks) = (apart(x), row(&groups, index));
+            let mut dots = [[_mm512_setzero_si512(); N]; R];
+            for r in 0..R {
+                at::<256>(blocks[r], 32).as_chunks::<64>().0.iter().for_each(ahead);
+                // What the codes' zero, 32, adds to the dot products.
+                let mut zeros = [_mm512_setzero_si512(); N];
+                for i in 0..8 {
+                    let factors = pair(q6_k_factor(blocks[r], 2 * i), q6_k_factor(blocks[r], 2 * i + 1));
+                    pairs(&mut zeros, factors, &x[(LONG_SIXTEENS + i) * N..(LONG_SIXTEENS + 1 + i) * N]);
+                }
+                for n in 0..N {
+                    dots[r][n] = _mm512_sub_epi32(dots[r][n], _mm512_slli_epi32::<5>(zeros[n]));
+                }
             }
             for part in 0..16 {
-                let (a, b) = (stream(&vectors[part * 3]), stream(&vectors[part * 3 + 1]));
-                let bits = stream(&vectors[part * 3 + 2]);
-                let mut sums = [_mm512_setzero_si512(); N];
-                let codes = apart(&x[(LONG_CODES + part * 4) * N..(LONG_CODES + 4 + part * 4) * N]);
-                dot(&mut sums, with(low_nibbles(a), _mm512_slli_epi16::<4>(bits)), &codes[..N]);
-                dot(&mut sums, with(high_nibbles(a), _mm512_slli_epi16::<2>(bits)), &codes[N..2 * N]);
-                dot(&mut sums, with(low_nibbles(b), bits), &codes[2 * N..3 * N]);
-                dot(&mut sums, with(high_nibbles(b), _mm512_srli_epi16::<2>(bits)), &codes[3 * N..]);
-                factored(&mut dots, &sums, factor(part));
+                let mut sums = [[_mm512_setzero_si512(); N]; R];
+                let x = apart(&x[(LONG_CODES + part * 4) * N..(LONG_CODES + 4 + part * 4) * N]);
+                let bits = streams(blocks, 288 + 192 * part + 128);
+                for half in 0..2 {
+                    let both = streams(blocks, 288 + 192 * part + 64 * half);
+                    let (mut low, mut high) = (both, both);
+                    for r in 0..R {
+                        // The two high bits of each of four codes, lowest first.
+                        (low[r], high[r]) = match half {
+                            0 => (_mm512_slli_epi16::<4>(bits[r]), _mm512_slli_epi16::<2>(bits[r])),
+                            _ => (bits[r], _mm512_srli_epi16::<2>(bits[r])),
+                        };
+                        low[r] = with_bits(low_nibbles(both[r]), low[r]);
+                        high[r] = with_bits(high_nibbles(both[r]), high[r]);
+                    }
+                    dot(&mut sums, low, &x[2 * half * N..(2 * half + 1) * N]);
+                    dot(&mut sums, high, &x[(2 * half + 1) * N..(2 * half + 2) * N]);
+                }
+                for r in 0..R {
+                    factored(&mut dots[r], &sums[r], q6_k_factor(blocks[r], part));
+                }
             }
-            scaled(&mut total, &dots, &x[..N], halves(d));
+            for r in 0..R {
+                scaled(&mut total[r], &dots[r], &x[..N], halves(at(blocks[r], 0)));
+            }
         }
-        store_sums(out, &total);
+        store_all(out, &total);
+    }
+
+    fn with_bits(low: __m512i, bits: __m512i) -> __m512i {
+        _mm512_or_si512(low, _mm512_and_si512(bits, _mm512_set1_epi8(0x30)))
+    }
+
+    fn q6_k_factor(block: &[u8; 3360], part: usize) -> __m512i {
+        _mm512_cvtepi8_epi32(load_quarter(at(block, 32 + 16 * part)))
     }
 
     fn of_f32(w: &[u8; 64]) -> __m512 {
@@ -331,13 +426,13 @@ vectors! {
         }
     }
 
-    pub(super) fn integers<const N: usize>(layout: Layout, group: &[u8], x: &[u32], out: &mut Sums<N>) {
+    pub(super) fn integers<const R: usize, const N: usize>(layout: Layout, groups: [&[u8]; R], x: &[u32], out: [&mut Sums<N>; R]) {
         match layout {
-            Layout::Q4_0 => q4_0(group, x, out),
-            Layout::Q4_K => q4_k(group, x, out),
-            Layout::Q6_K => q6_k(group, x, out),
-            Layout::Q8 => q8(group, x, out),
-            Layout::Affine => affine(group, x, out),
+            Layout::Q4_0 => q4_0(groups, x, out),
+            Layout::Q4_K => q4_k(groups, x, out),
+            Layout::Q6_K => q6_k(groups, x, out),
+            Layout::Q8 => q8(groups, x, out),
+            Layout::Affine => affine(groups, x, out),
             Layout::F32 | Layout::F16 | Layout::Bf16 => unreachable!("integer layouts only"),
         }
     }

@@ -1,0 +1,119 @@
+//! Products with several tiles of columns.
+//!
+//! Weights are taken a block of elements at a time and multiplied with every tile while they are in the cache; floats of
+//! 16 bits are widened to f32 once for all of them. Sums stay with the thread until the last block; they take elements in
+//! order, as everywhere.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use super::LANES;
+use super::activations::Activations;
+use super::matmul::{float_layout_tile, float_pair_tile, integer_pair_tile, integer_tile};
+use super::memory::Memory;
+use super::packed::{Layout, Packed};
+use super::path::{Kind, Path};
+use super::scalar;
+
+/// Elements of a block of floats: those of a tile's columns stay in the first-level cache while all groups of the strip
+/// pass by.
+const FLOATS: usize = 192;
+/// Elements of a block of integers: whole blocks of every layout. Half of it has sums loaded and stored too often; twice as
+/// many were as fast.
+const INTEGERS: usize = 512;
+/// Groups of a strip: their block is at most 48 KiB, in the second-level cache, or the first, for all tiles.
+pub(super) const STRIP: usize = 4;
+/// Bytes of 16 widened elements.
+const WIDE: usize = LANES * size_of::<f32>();
+
+struct Room {
+    /// The strip's block, widened. Wiped when the thread ends.
+    panel: Memory,
+    /// `[tile][group of the strip][columns]`.
+    sums: Vec<[f32; LANES]>,
+}
+
+thread_local! {
+    static ROOM: RefCell<Room> = RefCell::new(Room { panel: Memory::zeroed(STRIP * FLOATS * WIDE), sums: Vec::new() });
+}
+
+/// Computes `groups` for all columns; `put(tile, group, sums)` takes the results.
+pub(super) fn part(
+    path: Path,
+    weights: &Packed,
+    groups: Range<usize>,
+    x: &Activations,
+    mut put: impl FnMut(usize, usize, &[[f32; LANES]]),
+) {
+    let (layout, columns) = (weights.layout(), x.tile());
+    let len = if layout.is_float() { FLOATS } else { INTEGERS };
+    ROOM.with_borrow_mut(|Room { panel, sums }| {
+        for first in groups.clone().step_by(STRIP) {
+            let strip = first..groups.end.min(first + STRIP);
+            sums.clear();
+            sums.resize(x.tiles() * strip.len() * columns, [0.0; LANES]);
+            for start in (0..x.rows()).step_by(len) {
+                let elements = start..x.rows().min(start + len);
+                let bytes = layout.bytes_of(&elements);
+                let widened = layout.is_float() && layout != Layout::F32;
+                if widened {
+                    for (group, wide) in strip.clone().zip(panel.chunks_exact_mut(FLOATS * WIDE)) {
+                        widen(path, layout, &weights.group(group)[bytes.clone()], wide);
+                    }
+                }
+                let block = |slot: usize| match widened {
+                    true => &panel[slot * FLOATS * WIDE..][..elements.len() * WIDE],
+                    false => &weights.group(first + slot)[bytes.clone()],
+                };
+                for (tile, sums) in sums.chunks_exact_mut(strip.len() * columns).enumerate() {
+                    for (pair, sums) in sums.chunks_mut(2 * columns).enumerate() {
+                        let (sums, next) = sums.split_at_mut(columns);
+                        let (one, two) = (block(2 * pair), (!next.is_empty()).then(|| block(2 * pair + 1)));
+                        match (layout.is_float(), two) {
+                            (true, None) => {
+                                float_layout_tile(
+                                    path,
+                                    Layout::F32,
+                                    one,
+                                    x.floats(tile, &elements),
+                                    columns,
+                                    sums,
+                                );
+                            }
+                            (true, Some(two)) => {
+                                let x = x.floats(tile, &elements);
+                                float_pair_tile(path, Layout::F32, [one, two], x, columns, [sums, next]);
+                            }
+                            (false, None) => {
+                                let x = x.integers(tile, &elements, layout.is_long());
+                                integer_tile(path, layout, one, x, columns, sums);
+                            }
+                            (false, Some(two)) => {
+                                let x = x.integers(tile, &elements, layout.is_long());
+                                integer_pair_tile(path, layout, [one, two], x, columns, [sums, next]);
+                            }
+                        }
+                    }
+                }
+            }
+            for (tile, sums) in sums.chunks_exact(strip.len() * columns).enumerate() {
+                for (group, sums) in strip.clone().zip(sums.chunks_exact(columns)) {
+                    put(tile, group, sums);
+                }
+            }
+        }
+    });
+}
+
+/// Writes 16-bit floats as f32 in native order of bytes.
+fn widen(path: Path, layout: Layout, bytes: &[u8], wide: &mut [u8]) {
+    match path.kind() {
+        Kind::Scalar => scalar::widen(layout, bytes, wide),
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a path of this kind exists only on CPUs with these instructions.
+        Kind::Avx2 => unsafe { super::avx2::widen_floats(layout, bytes, wide) },
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        Kind::Avx512 => unsafe { super::avx512::widen_floats(layout, bytes, wide) },
+    }
+}
