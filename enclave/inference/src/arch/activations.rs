@@ -149,8 +149,8 @@ impl Activations {
                             quantize_long(f, row, longs, place);
                         }
                     }
-                    for (i, out) in floats.chunks_exact_mut(tile).enumerate() {
-                        out.iter_mut().zip(rows[i..].iter().step_by(len)).for_each(|(out, x)| *out = *x);
+                    if forms.float {
+                        turn(&rows[..wanted], len, tile, floats);
                     }
                 }
             });
@@ -212,6 +212,32 @@ fn split_off<'data, T>(rest: &mut &'data mut [T], len: usize) -> &'data mut [T] 
     let (first, others) = std::mem::take(rest).split_at_mut(len);
     *rest = others;
     first
+}
+
+/// Writes `[columns][len]` as `[len][columns]`.
+fn turn(rows: &[f32], len: usize, columns: usize, out: &mut [f32]) {
+    fn exactly<const N: usize>(rows: &[f32], len: usize, out: &mut [f32]) {
+        let rows: [&[f32]; N] = std::array::from_fn(|column| &rows[column * len..][..len]);
+        let out = &mut out.as_chunks_mut::<N>().0[..len];
+        for i in 0..len {
+            for (out, row) in out[i].iter_mut().zip(rows) {
+                *out = row[i];
+            }
+        }
+    }
+    match columns {
+        1 => exactly::<1>(rows, len, out),
+        2 => exactly::<2>(rows, len, out),
+        3 => exactly::<3>(rows, len, out),
+        4 => exactly::<4>(rows, len, out),
+        5 => exactly::<5>(rows, len, out),
+        6 => exactly::<6>(rows, len, out),
+        8 => exactly::<8>(rows, len, out),
+        10 => exactly::<10>(rows, len, out),
+        12 => exactly::<12>(rows, len, out),
+        16 => exactly::<16>(rows, len, out),
+        other => unreachable!("no tile has {other} columns"),
+    }
 }
 
 fn sum(codes: &[i8]) -> i32 {

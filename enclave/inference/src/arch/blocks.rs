@@ -17,12 +17,14 @@ use super::scalar;
 
 /// Elements of a block of floats: those of a tile's columns stay in the first-level cache while all groups of the strip
 /// pass by.
-const FLOATS: usize = 192;
+const FLOATS: usize = 384;
 /// Elements of a block of integers: whole blocks of every layout. Half of it has sums loaded and stored too often; twice as
 /// many were as fast.
 const INTEGERS: usize = 512;
-/// Groups of a strip: their block is at most 48 KiB, in the second-level cache, or the first, for all tiles.
+/// Groups of a strip: their block is at most 96 KiB, in the second-level cache for all tiles.
 pub(super) const STRIP: usize = 4;
+/// Tiles whose sums are kept from block to block: 192 KiB for 12 columns, in the second-level cache.
+const TILES: usize = 64;
 /// Bytes of 16 widened elements.
 const WIDE: usize = LANES * size_of::<f32>();
 
@@ -48,10 +50,15 @@ pub(super) fn part(
     let (layout, columns) = (weights.layout(), x.tile());
     let len = if layout.is_float() { FLOATS } else { INTEGERS };
     ROOM.with_borrow_mut(|Room { panel, sums }| {
-        for first in groups.clone().step_by(STRIP) {
+        for (first, from) in groups
+            .clone()
+            .step_by(STRIP)
+            .flat_map(|first| (0..x.tiles()).step_by(TILES).map(move |from| (first, from)))
+        {
             let strip = first..groups.end.min(first + STRIP);
+            let tiles = from..x.tiles().min(from + TILES);
             sums.clear();
-            sums.resize(x.tiles() * strip.len() * columns, [0.0; LANES]);
+            sums.resize(tiles.len() * strip.len() * columns, [0.0; LANES]);
             for start in (0..x.rows()).step_by(len) {
                 let elements = start..x.rows().min(start + len);
                 let bytes = layout.bytes_of(&elements);
@@ -65,38 +72,31 @@ pub(super) fn part(
                     true => &panel[slot * FLOATS * WIDE..][..elements.len() * WIDE],
                     false => &weights.group(first + slot)[bytes.clone()],
                 };
-                for (tile, sums) in sums.chunks_exact_mut(strip.len() * columns).enumerate() {
+                for (tile, sums) in tiles.clone().zip(sums.chunks_exact_mut(strip.len() * columns)) {
                     for (pair, sums) in sums.chunks_mut(2 * columns).enumerate() {
                         let (sums, next) = sums.split_at_mut(columns);
                         let (one, two) = (block(2 * pair), (!next.is_empty()).then(|| block(2 * pair + 1)));
-                        match (layout.is_float(), two) {
-                            (true, None) => {
-                                float_layout_tile(
-                                    path,
-                                    Layout::F32,
-                                    one,
-                                    x.floats(tile, &elements),
-                                    columns,
-                                    sums,
-                                );
+                        if layout.is_float() {
+                            let x = x.floats(tile, &elements);
+                            match two {
+                                None => float_layout_tile(path, Layout::F32, one, x, columns, sums),
+                                Some(two) => {
+                                    float_pair_tile(path, Layout::F32, [one, two], x, columns, [sums, next]);
+                                }
                             }
-                            (true, Some(two)) => {
-                                let x = x.floats(tile, &elements);
-                                float_pair_tile(path, Layout::F32, [one, two], x, columns, [sums, next]);
-                            }
-                            (false, None) => {
-                                let x = x.integers(tile, &elements, layout.is_long());
-                                integer_tile(path, layout, one, x, columns, sums);
-                            }
-                            (false, Some(two)) => {
-                                let x = x.integers(tile, &elements, layout.is_long());
-                                integer_pair_tile(path, layout, [one, two], x, columns, [sums, next]);
+                        } else {
+                            let x = x.integers(tile, &elements, layout.is_long());
+                            match two {
+                                None => integer_tile(path, layout, one, x, columns, sums),
+                                Some(two) => {
+                                    integer_pair_tile(path, layout, [one, two], x, columns, [sums, next]);
+                                }
                             }
                         }
                     }
                 }
             }
-            for (tile, sums) in sums.chunks_exact(strip.len() * columns).enumerate() {
+            for (tile, sums) in tiles.zip(sums.chunks_exact(strip.len() * columns)) {
                 for (group, sums) in strip.clone().zip(sums.chunks_exact(columns)) {
                     put(tile, group, sums);
                 }

@@ -209,9 +209,10 @@ pub fn matmul(path: Path, pool: &Pool, x: &Activations, stack: &[&Packed], out: 
     let mut offset = 0;
     for weights in stack {
         assert_eq!(weights.columns(), x.rows(), "matmul: {weights:?} with columns of {}", x.rows());
-        // Every thread gets several parts, so that one that is held up does not hold up all.
+        // Every thread gets several parts, so that one that is held up does not hold up all; of whole pairs of groups.
         let groups = weights.groups();
-        let step = at_once(x, weights).clamp(1, groups.div_ceil(pool.threads() * 4).max(1));
+        let most = groups.div_ceil(pool.threads() * 4).next_multiple_of(2);
+        let step = at_once(x, weights).clamp(1, most.max(1));
         let part = |first: usize| (*weights, offset, first, groups.min(first + step));
         parts.extend((0..groups).step_by(step).map(part));
         offset += weights.rows();
