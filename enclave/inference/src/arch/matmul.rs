@@ -74,21 +74,21 @@ pub(super) fn integer_pair_tile(
     [first, second]: [&mut [[f32; LANES]]; 2],
 ) {
     #[cfg(target_arch = "x86_64")]
-    if path.integer_pairs().is_some_and(|widest| columns <= widest) {
+    if path.integer_pairs().is_some() {
         macro_rules! both {
-            ($($n:literal)*) => {
-                match columns {
-                    $($n => {
-                        let first: &mut [_; $n] = first.first_chunk_mut().expect("as many sums as columns");
-                        let second = second.first_chunk_mut().expect("as many sums as columns");
-                        // SAFETY: a path with such kernels exists only on CPUs with these instructions.
-                        unsafe { super::avx512::integers(layout, groups, x, [first, second]) }
-                    })*
-                    other => unreachable!("no kernel for two groups and {other} columns"),
-                }
-            };
+            ($n:literal) => {{
+                let first: &mut [_; $n] = first.first_chunk_mut().expect("as many sums as columns");
+                let second = second.first_chunk_mut().expect("as many sums as columns");
+                // SAFETY: a path with such kernels exists only on CPUs with these instructions.
+                unsafe { super::avx512::integers(layout, groups, x, [first, second]) }
+            }};
         }
-        return both!(1 2 3 4 5 6);
+        // The widths of several tiles of at most 6 columns. Others are there where floats share the activations.
+        match columns {
+            5 => return both!(5),
+            6 => return both!(6),
+            _ => {}
+        }
     }
     integer_tile(path, layout, groups[0], x, columns, first);
     integer_tile(path, layout, groups[1], x, columns, second);

@@ -201,7 +201,12 @@ vectors! {
     }
 
     /// 32 columns of 4-bit codes in the 4 vectors from `start` on; `x` begins with their codes.
-    fn nibble_block<const R: usize, const N: usize, const BYTES: usize>(sums: &mut [[__m512i; N]; R], blocks: [&[u8; BYTES]; R], start: usize, x: &[u32]) {
+    fn nibble_block<const R: usize, const N: usize, const BYTES: usize>(
+        sums: &mut [[__m512i; N]; R],
+        blocks: [&[u8; BYTES]; R],
+        start: usize,
+        x: &[u32],
+    ) {
         for i in 0..4 {
             let both = streams(blocks, start + 64 * i);
             let (mut low, mut high) = (both, both);
@@ -309,7 +314,8 @@ vectors! {
             let mut factors = [([_mm_setzero_si128(); 8], [_mm_setzero_si128(); 8]); R];
             for r in 0..R {
                 at::<256>(blocks[r], 0).as_chunks::<64>().0.iter().for_each(ahead);
-                factors[r] = k_factors(at::<192>(blocks[r], 64).as_chunks::<16>().0.first_chunk().expect("192 bytes"));
+                let packed = at::<192>(blocks[r], 64).as_chunks::<16>().0;
+                factors[r] = k_factors(packed.first_chunk().expect("192 bytes"));
             }
             let mut dots = [[_mm512_setzero_si512(); N]; R];
             for part in 0..8 {
@@ -426,7 +432,13 @@ vectors! {
         }
     }
 
-    pub(super) fn integers<const R: usize, const N: usize>(layout: Layout, groups: [&[u8]; R], x: &[u32], out: [&mut Sums<N>; R]) {
+    /// `out[r][n] += groups[r] . column n` for a tile of an integer layout.
+    pub(super) fn integers<const R: usize, const N: usize>(
+        layout: Layout,
+        groups: [&[u8]; R],
+        x: &[u32],
+        out: [&mut Sums<N>; R],
+    ) {
         match layout {
             Layout::Q4_0 => q4_0(groups, x, out),
             Layout::Q4_K => q4_k(groups, x, out),

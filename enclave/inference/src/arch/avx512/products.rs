@@ -45,10 +45,6 @@ pub(super) fn dot_two<const N: usize>(
 ) {
     assert!(x.len() >= N, "a word for each column");
     match N {
-        1 => products!(&mut first[..], &mut second[..], weights, x, 0 a0 b0),
-        2 => products!(&mut first[..], &mut second[..], weights, x, 0 a0 b0 1 a1 b1),
-        3 => products!(&mut first[..], &mut second[..], weights, x, 0 a0 b0 1 a1 b1 2 a2 b2),
-        4 => products!(&mut first[..], &mut second[..], weights, x, 0 a0 b0 1 a1 b1 2 a2 b2 3 a3 b3),
         5 => products!(&mut first[..], &mut second[..], weights, x, 0 a0 b0 1 a1 b1 2 a2 b2 3 a3 b3 4 a4 b4),
         6 => {
             products!(&mut first[..], &mut second[..], weights, x, 0 a0 b0 1 a1 b1 2 a2 b2 3 a3 b3 4 a4 b4 5 a5 b5);
