@@ -2,8 +2,8 @@
 //!
 //! In assembly, for the say in how a product gets its number. With a load of its own in the same instruction a third fewer
 //! operations are left: 5 to 15 % faster where the core's other half is busy. With one load for both products half as many
-//! loads are left: 8 to 13 % faster where a core does two of them in a cycle and two products as well. The compiler does
-//! neither for long: it runs out of registers, or chooses addresses that the CPU takes apart into two operations again.
+//! loads are left: about a tenth faster where a core does two of them in a cycle and two products as well. The compiler
+//! does neither for long: it runs out of registers, or chooses addresses that the CPU takes apart into two operations again.
 
 use std::arch::asm;
 
