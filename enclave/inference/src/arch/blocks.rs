@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::LANES;
 use super::activations::Activations;
-use super::matmul::{float_layout_tile, float_pair_tile, integer_pair_tile, integer_tile};
+use super::matmul::tile_of_groups;
 use super::memory::Memory;
 use super::packed::{Layout, Packed};
 use super::path::{Kind, Path};
@@ -76,23 +76,8 @@ pub(super) fn part(
                     for (pair, sums) in sums.chunks_mut(2 * columns).enumerate() {
                         let (sums, next) = sums.split_at_mut(columns);
                         let (one, two) = (block(2 * pair), (!next.is_empty()).then(|| block(2 * pair + 1)));
-                        if layout.is_float() {
-                            let x = x.floats(tile, &elements);
-                            match two {
-                                None => float_layout_tile(path, Layout::F32, one, x, columns, sums),
-                                Some(two) => {
-                                    float_pair_tile(path, Layout::F32, [one, two], x, columns, [sums, next]);
-                                }
-                            }
-                        } else {
-                            let x = x.integers(tile, &elements, layout.is_long());
-                            match two {
-                                None => integer_tile(path, layout, one, x, columns, sums),
-                                Some(two) => {
-                                    integer_pair_tile(path, layout, [one, two], x, columns, [sums, next]);
-                                }
-                            }
-                        }
+                        let held = if widened { Layout::F32 } else { layout };
+                        tile_of_groups(path, held, (one, two), x, (tile, &elements), [sums, next]);
                     }
                 }
             }

@@ -1,5 +1,7 @@
 //! Products of packed matrices with batches of columns.
 
+use std::ops::Range;
+
 use super::activations::Activations;
 #[cfg(target_arch = "x86_64")]
 use super::avx512::amx;
@@ -41,7 +43,7 @@ macro_rules! with_columns {
 }
 
 /// `out[column] += group . x[column]` for a tile of an integer layout.
-pub(super) fn integer_tile(
+fn integer_tile(
     path: Path,
     layout: Layout,
     group: &[u8],
@@ -65,7 +67,7 @@ pub(super) fn integer_tile(
 }
 
 /// [`integer_tile`] for two groups, at once where there is a kernel for that.
-pub(super) fn integer_pair_tile(
+fn integer_pair_tile(
     path: Path,
     layout: Layout,
     groups: [&[u8]; 2],
@@ -95,7 +97,7 @@ pub(super) fn integer_pair_tile(
 }
 
 /// `out[column] += group . x[column]` for a tile of a float layout; `x` is `[element][columns]`.
-pub(super) fn float_layout_tile(
+fn float_layout_tile(
     path: Path,
     layout: Layout,
     group: &[u8],
@@ -119,7 +121,7 @@ pub(super) fn float_layout_tile(
 }
 
 /// [`float_layout_tile`] for two groups, at once where there is a kernel for that.
-pub(super) fn float_pair_tile(
+fn float_pair_tile(
     path: Path,
     layout: Layout,
     groups: [&[u8]; 2],
@@ -197,6 +199,38 @@ fn at_once(x: &Activations, weights: &Packed) -> usize {
     PART_BYTES / weights.group_bytes()
 }
 
+/// `sums[column] += one . x[column]`, and `next[column]` with the second group where there is one, for `rows` of a tile.
+pub(super) fn tile_of_groups(
+    path: Path,
+    layout: Layout,
+    (one, two): (&[u8], Option<&[u8]>),
+    x: &Activations,
+    (tile, rows): (usize, &Range<usize>),
+    [sums, next]: [&mut [[f32; LANES]]; 2],
+) {
+    let columns = x.tile();
+    if layout.is_float() {
+        let x = x.floats(tile, rows);
+        match two {
+            None => float_layout_tile(path, layout, one, x, columns, sums),
+            Some(two) => float_pair_tile(path, layout, [one, two], x, columns, [sums, next]),
+        }
+    } else {
+        // A single tile takes weights from memory, and one long stream of them: pairs were 0.88 to 0.92 as fast there.
+        let several = x.tiles() > 1;
+        let x = x.integers(tile, rows, layout.is_long());
+        match two {
+            Some(two) if several => integer_pair_tile(path, layout, [one, two], x, columns, [sums, next]),
+            two => {
+                integer_tile(path, layout, one, x, columns, sums);
+                if let Some(two) = two {
+                    integer_tile(path, layout, two, x, columns, next);
+                }
+            }
+        }
+    }
+}
+
 /// `out[column] = [first . x[column], second . x[column], ...]` for the matrices of `stack` one under the other; `out`
 /// is row-major `[columns][rows of all matrices]`.
 ///
@@ -210,10 +244,10 @@ pub fn matmul(path: Path, pool: &Pool, x: &Activations, stack: &[&Packed], out: 
     let mut offset = 0;
     for weights in stack {
         assert_eq!(weights.columns(), x.rows(), "matmul: {weights:?} with columns of {}", x.rows());
-        // Every thread gets several parts, so that one that is held up does not hold up all; of whole pairs of groups.
+        // Every thread gets several parts, so that one that is held up does not hold up all; not less than a pair of groups.
         let groups = weights.groups();
         let most = groups.div_ceil(pool.threads() * 4).next_multiple_of(2);
-        let step = at_once(x, weights).clamp(1, most.max(1));
+        let step = at_once(x, weights).clamp(1, most);
         let part = |first: usize| (*weights, offset, first, groups.min(first + step));
         parts.extend((0..groups).step_by(step).map(part));
         offset += weights.rows();
@@ -251,24 +285,7 @@ pub fn matmul(path: Path, pool: &Pool, x: &Activations, stack: &[&Packed], out: 
                 next.fill([0.0; LANES]);
                 let one = weights.group(group);
                 let two = (group + 1 < end).then(|| weights.group(group + 1));
-                match (layout.is_float(), two) {
-                    (true, None) => float_layout_tile(path, layout, one, x.floats(tile, &all), columns, sums),
-                    (true, Some(two)) => {
-                        let x = x.floats(tile, &all);
-                        float_pair_tile(path, layout, [one, two], x, columns, [sums, next]);
-                    }
-                    (false, Some(two)) if x.tiles() > 1 => {
-                        let x = x.integers(tile, &all, layout.is_long());
-                        integer_pair_tile(path, layout, [one, two], x, columns, [sums, next]);
-                    }
-                    (false, two) => {
-                        let x = x.integers(tile, &all, layout.is_long());
-                        integer_tile(path, layout, one, x, columns, sums);
-                        if let Some(two) = two {
-                            integer_tile(path, layout, two, x, columns, next);
-                        }
-                    }
-                }
+                tile_of_groups(path, layout, (one, two), x, (tile, &all), [sums, next]);
                 put(tile, group, sums);
                 if two.is_some() {
                     put(tile, group + 1, next);
