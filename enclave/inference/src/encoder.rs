@@ -6,7 +6,7 @@
 //! padding, pooled and normalised, or classified. Results are a function of the weights and the one text, bit for bit,
 //! whatever it was computed with.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use adyton_model::encoder::{EncoderConfig, EncoderError, EncoderTensors};
 use adyton_model::gguf::{Gguf, GgufError, TensorInfo};
@@ -84,7 +84,7 @@ struct Layer {
 pub struct Encoder {
     architecture: Architecture,
     path: Path,
-    pool: Pool,
+    pool: Arc<Pool>,
     words: Packed,
     /// Position plus segment, for each segment.
     positions: Vec<Vec<f32>>,
@@ -200,11 +200,9 @@ impl Encoder {
         options: Options,
     ) -> Result<Self, EncodeError> {
         let folder = FolderTensors::new(config, tensors);
-        let pool = Pool::new(options.threads);
         let labels = folder.labels();
-        let mut loader = Loader::new(&folder, &pool);
-        let encoder = Self::build(config, &mut loader, labels, options)?;
-        Ok(Self { pool, ..encoder })
+        let mut loader = Loader::new(&folder, &options.pool);
+        Ok(Self::build(config, &mut loader, labels, &options)?)
     }
 
     /// Packs the weights of a GGUF file; its metadata says how tokens become one vector.
@@ -214,19 +212,18 @@ impl Encoder {
     pub fn from_gguf(gguf: &Gguf<'_>, source: &dyn Source, options: Options) -> Result<Self, EncodeError> {
         let (config, pooling) = gguf_config(gguf)?;
         let tensors = GgufTensors { gguf, source };
-        let pool = Pool::new(options.threads);
-        let mut loader = Loader::new(&tensors, &pool);
+        let mut loader = Loader::new(&tensors, &options.pool);
         let labels = gguf.tensor("cls.output.weight").map(TensorInfo::rows);
-        let encoder = Self::build(&config, &mut loader, labels, options)?;
+        let encoder = Self::build(&config, &mut loader, labels, &options)?;
         loader.finish()?;
-        Ok(Self { pool, pooling, ..encoder })
+        Ok(Self { pooling, ..encoder })
     }
 
     fn build(
         config: &EncoderConfig,
         t: &mut Loader<'_>,
         labels: Option<u64>,
-        options: Options,
+        options: &Options,
     ) -> Result<Self, ModelError> {
         let (dim, hidden) = (config.hidden_size, config.intermediate_size);
         let words = t.matrix("token_embd.weight", dim, config.vocab_size)?;
@@ -272,7 +269,7 @@ impl Encoder {
         Ok(Self {
             architecture: architecture(config),
             path: options.path,
-            pool: Pool::new(1),
+            pool: options.pool.clone(),
             words,
             positions,
             pooling: Pooling::Mean,

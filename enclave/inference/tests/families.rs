@@ -48,11 +48,14 @@ fn every_family_gives_the_same_bits_everywhere() {
                 std::fs::write(std::path::Path::new(&folder).join(name), &bytes).unwrap();
             }
             let tokens = prompt(33);
-            let want =
-                logits(&load(&bytes, Options { threads: 1, path: Path::Scalar }).unwrap(), &tokens, 33);
+            let want = logits(
+                &load(&bytes, Options { path: Path::Scalar, ..Options::default() }).unwrap(),
+                &tokens,
+                33,
+            );
             assert!(want.iter().all(|bits| f32::from_bits(*bits).is_finite()), "{variant}");
             for path in Path::available() {
-                let model = load(&bytes, Options { threads: 2, path }).unwrap();
+                let model = load(&bytes, Options { path, ..Options::new(2) }).unwrap();
                 for chunk in [1, 7, 33] {
                     assert!(logits(&model, &tokens, chunk) == want, "{variant} {path} chunks of {chunk}");
                 }
@@ -114,7 +117,7 @@ fn run(engine: &mut Engine, requests: &[Request], delay: usize) -> Vec<(Vec<u32>
 fn batches_chunks_prefixes_and_guesses_change_no_token() {
     for variant in ["llama", "gemma3", "qwen3moe"] {
         let bytes = tiny(variant, false);
-        let options = Options { threads: 2, ..Options::default() };
+        let options = Options::new(2);
         let alone = load(&bytes, options).unwrap();
         // The later ones share prefixes with the earlier ones.
         let requests: Vec<Request> = (0..10).map(|i| request(&prompt(60)[..8 + 5 * i], 20 + i)).collect();
@@ -124,8 +127,7 @@ fn batches_chunks_prefixes_and_guesses_change_no_token() {
         {
             let options =
                 EngineOptions { guesses, chunk, running, positions: 512, ..EngineOptions::default() };
-            let mut engine =
-                Engine::new(load(&bytes, Options { threads: 2, ..Options::default() }).unwrap(), options);
+            let mut engine = Engine::new(load(&bytes, Options::new(2)).unwrap(), options);
             let got = run(&mut engine, &requests, delay);
             for (i, ((tokens, finish), want)) in got.iter().zip(&want).enumerate() {
                 assert_eq!(tokens, want, "{variant} request {i}, {options:?}");
@@ -135,29 +137,48 @@ fn batches_chunks_prefixes_and_guesses_change_no_token() {
     }
 }
 
-/// Threads keep rooms for what they compute; models share them.
-#[test]
-fn models_that_take_turns_answer_as_if_alone() {
-    let files =
-        [("llama", true), ("gemma3", false), ("qwen3moe", true)].map(|(variant, half)| tiny(variant, half));
-    let model = |bytes: &Vec<u8>| load(bytes, Options { threads: 2, ..Options::default() }).unwrap();
-    let want = files.each_ref().map(|bytes| greedy(&model(bytes), &prompt(40), 30));
-    let options = EngineOptions { positions: 512, ..EngineOptions::default() };
-    let mut engines = files.each_ref().map(|bytes| Engine::new(model(bytes), options));
-    for engine in &mut engines {
-        engine.submit(request(&prompt(40), 30)).unwrap();
-    }
-    let mut got = want.each_ref().map(|_| Vec::new());
-    while engines.iter().any(|engine| !engine.is_idle()) {
-        for (engine, got) in engines.iter_mut().zip(&mut got) {
+/// What the engines generate for one prompt, each in its own order.
+fn together(engines: &mut [Engine], at_once: bool) -> Vec<Vec<u32>> {
+    let drive = |engine: &mut Engine, got: &mut Vec<u32>, steps: usize| {
+        for _ in 0..steps {
             for event in engine.step().unwrap() {
                 if let Event::Token(_, token, _) = event {
                     got.push(token);
                 }
             }
         }
+    };
+    let mut got = vec![Vec::new(); engines.len()];
+    for engine in engines.iter_mut() {
+        engine.submit(request(&prompt(40), 30)).unwrap();
     }
-    assert_eq!(got, want);
+    if at_once {
+        std::thread::scope(|scope| {
+            for (engine, got) in engines.iter_mut().zip(&mut got) {
+                scope.spawn(move || drive(engine, got, 40));
+            }
+        });
+    } else {
+        for _ in 0..40 {
+            engines.iter_mut().zip(&mut got).for_each(|(engine, got)| drive(engine, got, 1));
+        }
+    }
+    assert!(engines.iter().all(Engine::is_idle));
+    got
+}
+
+#[test]
+fn models_that_share_their_threads_answer_as_if_alone() {
+    let files =
+        [("llama", true), ("gemma3", false), ("qwen3moe", true)].map(|(variant, half)| tiny(variant, half));
+    let want: Vec<Vec<u32>> =
+        files.iter().map(|bytes| greedy(&load(bytes, Options::new(2)).unwrap(), &prompt(40), 30)).collect();
+    let shared = Options::new(2);
+    let options = EngineOptions { positions: 512, ..EngineOptions::default() };
+    let engine = |bytes: &Vec<u8>| Engine::new(load(bytes, shared.clone()).unwrap(), options);
+    let mut engines: Vec<Engine> = files.iter().map(engine).collect();
+    assert_eq!(together(&mut engines, false), want, "in turns");
+    assert_eq!(together(&mut engines, true), want, "at once");
 }
 
 #[test]

@@ -107,7 +107,7 @@ fn logits_and_greedy_continuations_against_the_exact_reference() {
         let bytes = std::fs::read(&file).unwrap();
         let golden: Value =
             serde_json::from_slice(&std::fs::read(file.with_extension("json")).unwrap()).unwrap();
-        let model = load(&bytes, Options { threads: 2, ..Options::default() });
+        let model = load(&bytes, Options::new(2));
         let prompt = tokens(&golden["prompt_tokens"]);
         let vocab = model.architecture().vocab_size;
         let logits = all_logits(&model, KvKind::F32, &prompt, 512);
@@ -160,7 +160,7 @@ fn the_same_bits_for_every_path_thread_count_chunking_and_batch() {
             let mut want = Vec::new();
             for path in Path::available() {
                 for threads in [1, 3] {
-                    let model = load(&bytes, Options { threads, path });
+                    let model = load(&bytes, Options { path, ..Options::new(threads) });
                     if want.is_empty() {
                         want = bits(&all_logits(&model, kind, prompt, prompt.len()));
                         continue;

@@ -133,8 +133,7 @@ impl Language {
         let template = template.map(ChatTemplate::new).transpose();
         let template = template.map_err(|_| not("its chat template does not compile"))?;
         let threads = limits.threads.or_else(|| available_parallelism().ok().map(usize::from)).unwrap_or(1);
-        let options = Options { threads, ..Options::default() };
-        let model = Model::load(gguf, source, options).map_err(|_| not(NO_MODEL))?;
+        let model = Model::load(gguf, source, Options::new(threads)).map_err(|_| not(NO_MODEL))?;
         let seq_len = model.architecture().seq_len.min(limits.positions);
         let engine = EngineOptions {
             kv: limits.kv,

@@ -1,6 +1,7 @@
 //! Weights of a model, read and packed.
 
 use std::io;
+use std::sync::Arc;
 
 use adyton_model::gguf::Gguf;
 
@@ -29,17 +30,26 @@ impl Source for &[u8] {
 }
 
 /// How a model is run. None of it changes results.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Options {
-    /// Threads that compute, the caller's included.
-    pub threads: usize,
+    /// Threads that compute. Models that are loaded with clones of one `Options` share them.
+    pub pool: Arc<Pool>,
     /// Instruction-set path.
     pub path: Path,
 }
 
+impl Options {
+    /// New threads, the caller's included in their number, on the best path of this processor.
+    #[must_use]
+    pub fn new(threads: usize) -> Self {
+        Self { pool: Arc::new(Pool::new(threads)), path: Path::best() }
+    }
+}
+
 impl Default for Options {
+    /// The caller's thread alone.
     fn default() -> Self {
-        Self { threads: 1, path: Path::best() }
+        Self::new(1)
     }
 }
 
@@ -73,7 +83,7 @@ pub(super) struct Layer {
 pub struct Model {
     pub(super) architecture: Architecture,
     pub(super) path: Path,
-    pub(super) pool: Pool,
+    pub(super) pool: Arc<Pool>,
     pub(super) embedding: Packed,
     pub(super) layers: Vec<Layer>,
     pub(super) output_norm: Vec<f32>,
@@ -97,7 +107,7 @@ impl Model {
         tensors: &dyn Tensors,
         options: Options,
     ) -> Result<Self, ModelError> {
-        let pool = Pool::new(options.threads);
+        let Options { pool, path } = options;
         let mut loader = Loader::new(tensors, &pool);
         let embedding = loader.matrix("token_embd.weight", a.dim, a.vocab_size)?;
         let mut layers = Vec::new();
@@ -121,7 +131,6 @@ impl Model {
         let rope = Rope::new(&a, a.rope_base, a.rope_scaling, divisors.as_deref());
         let rope_local = a.rope_base_local.map(|base| Rope::new(&a, base, RopeScaling::None, None));
         loader.finish()?;
-        let path = options.path;
         Ok(Self { architecture: a, path, pool, embedding, layers, output_norm, output, rope, rope_local })
     }
 

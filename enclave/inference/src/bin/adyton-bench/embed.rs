@@ -4,7 +4,6 @@ use std::path::Path;
 use std::time::Instant;
 
 use adyton_inference::encoder::{Encoder, Pooling};
-use adyton_inference::lm::Options;
 use adyton_inference::tokenizer::{Encode, Tokenizer};
 use adyton_model::encoder::{EncoderConfig, EncoderTensors, WordPieceFile};
 use serde_json::{Value, json};
@@ -27,7 +26,7 @@ pub(crate) fn embed(run: &Run, json_file: &Path, repetitions: usize) -> Result<V
     let config = EncoderConfig::from_json(&read("config.json")?)?;
     let tokenizer = Tokenizer::from_word_piece(&WordPieceFile::from_json(&read("tokenizer.json")?)?)?;
     let weights = read("model.safetensors")?;
-    let options = Options { threads: run.threads, path: run.path()? };
+    let options = run.options()?;
     let encoder = Encoder::load(&config, &EncoderTensors::parse(&weights)?, options)?;
     // Truncation and pooling are settings of the folder, not of tokenizer.json.
     let cls = setting(&run.model, "1_Pooling/config.json", "pooling_mode_cls_token").as_bool() == Some(true);

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use adyton_inference::lm::{self, Model, Options, Source};
+use adyton_inference::lm::{self, Model, Source};
 use adyton_model::gguf::Gguf;
 
 use crate::{AnyError, Run};
@@ -19,6 +19,6 @@ pub(crate) fn with_directory<T>(
 
 /// Loads a model.
 pub(crate) fn load(run: &Run) -> Result<Model, AnyError> {
-    let options = Options { threads: run.threads, path: run.path()? };
+    let options = run.options()?;
     with_directory(&run.model, |gguf, source| Ok(Model::load(gguf, source, options)?))
 }

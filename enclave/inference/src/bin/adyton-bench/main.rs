@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use adyton_inference::arch::Path;
-use adyton_inference::lm::KvKind;
+use adyton_inference::lm::{KvKind, Options};
 use clap::{Args, Parser, Subcommand};
 
 type AnyError = Box<dyn std::error::Error>;
@@ -131,6 +131,10 @@ impl Run {
         let Some(name) = &self.kernels else { return Ok(Path::best()) };
         let path = Path::available().into_iter().find(|path| path.to_string() == *name);
         path.ok_or_else(|| format!("this CPU has no kernel path `{name}`").into())
+    }
+
+    fn options(&self) -> Result<Options, AnyError> {
+        Ok(Options { path: self.path()?, ..Options::new(self.threads) })
     }
 }
 
