@@ -201,8 +201,9 @@ impl Encoder {
     ) -> Result<Self, EncodeError> {
         let folder = FolderTensors::new(config, tensors);
         let labels = folder.labels();
-        let mut loader = Loader::new(&folder, &options.pool);
-        Ok(Self::build(config, &mut loader, labels, &options)?)
+        let pool = options.pool.clone();
+        let mut loader = Loader::new(&folder, &pool);
+        Ok(Self::build(config, &mut loader, labels, options)?)
     }
 
     /// Packs the weights of a GGUF file; its metadata says how tokens become one vector.
@@ -212,9 +213,10 @@ impl Encoder {
     pub fn from_gguf(gguf: &Gguf<'_>, source: &dyn Source, options: Options) -> Result<Self, EncodeError> {
         let (config, pooling) = gguf_config(gguf)?;
         let tensors = GgufTensors { gguf, source };
-        let mut loader = Loader::new(&tensors, &options.pool);
+        let pool = options.pool.clone();
+        let mut loader = Loader::new(&tensors, &pool);
         let labels = gguf.tensor("cls.output.weight").map(TensorInfo::rows);
-        let encoder = Self::build(&config, &mut loader, labels, &options)?;
+        let encoder = Self::build(&config, &mut loader, labels, options)?;
         loader.finish()?;
         Ok(Self { pooling, ..encoder })
     }
@@ -223,7 +225,7 @@ impl Encoder {
         config: &EncoderConfig,
         t: &mut Loader<'_>,
         labels: Option<u64>,
-        options: &Options,
+        options: Options,
     ) -> Result<Self, ModelError> {
         let (dim, hidden) = (config.hidden_size, config.intermediate_size);
         let words = t.matrix("token_embd.weight", dim, config.vocab_size)?;
@@ -269,7 +271,7 @@ impl Encoder {
         Ok(Self {
             architecture: architecture(config),
             path: options.path,
-            pool: options.pool.clone(),
+            pool: options.pool,
             words,
             positions,
             pooling: Pooling::Mean,

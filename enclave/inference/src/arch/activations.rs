@@ -79,11 +79,8 @@ const COLUMNS_FOR_TILES: usize = 32;
 /// Columns of each tile, all alike, for `n` columns: as few tiles as possible, and no wider than needed. A stack with
 /// floats in it has the widths that are best for them.
 fn tile_columns(n: usize, path: Path, forms: Forms) -> usize {
-    let max = match path.integer_pairs() {
-        _ if n <= path.most_columns() => path.most_columns(),
-        Some(widest) if !forms.float => widest,
-        _ => path.max_columns(),
-    };
+    let (single, several) = path.columns(forms);
+    let max = if n <= single { single } else { several };
     let wanted = n.div_ceil(n.div_ceil(max).max(1)).max(1);
     // The widths kernels exist for.
     [1, 2, 3, 4, 5, 6, 8, 10, 12].into_iter().find(|width| *width >= wanted).unwrap_or(max)
@@ -297,26 +294,30 @@ fn put_codes(codes: &[i8], words: &mut [u32], place: Place) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arch::path::Kind;
 
     #[test]
     fn tiles_are_even() {
         let (integers, floats) =
             (Forms { long: true, ..Forms::default() }, Forms { float: true, ..Forms::default() });
+        let both = Forms { short: true, float: true, ..Forms::default() };
         for path in Path::available() {
-            let widths = |forms, counts: &[usize]| {
-                counts.iter().map(|n| tile_columns(*n, path, forms)).collect::<Vec<_>>()
-            };
-            let wide = [1, 2, 7, 12, 13, 16, 17, 24, 25, 512];
-            match path.max_columns() {
-                12 => {
-                    assert_eq!(widths(floats, &wide), [1, 2, 8, 12, 16, 16, 10, 12, 10, 12]);
-                    match path.integer_pairs() {
-                        Some(_) => assert_eq!(widths(integers, &wide), [1, 2, 8, 12, 16, 16, 6, 6, 5, 6]),
-                        None => assert_eq!(widths(integers, &wide), widths(floats, &wide)),
-                    }
+            let widths =
+                |forms| [1, 2, 5, 6, 7, 9, 12, 13, 16, 17, 24, 25, 512].map(|n| tile_columns(n, path, forms));
+            let (narrow, six) =
+                ([1, 2, 3, 3, 4, 3, 4, 4, 4, 4, 4, 4, 4], [1, 2, 5, 6, 4, 5, 6, 5, 6, 6, 6, 5, 6]);
+            let wide = [1, 2, 5, 6, 8, 10, 12, 16, 16, 10, 12, 10, 12];
+            match (path.kind(), path.integer_pairs()) {
+                (Kind::Scalar, _) => assert_eq!([integers, floats, both].map(widths), [narrow; 3]),
+                #[cfg(target_arch = "x86_64")]
+                (Kind::Avx2, _) => assert_eq!([integers, floats, both].map(widths), [narrow, six, narrow]),
+                #[cfg(target_arch = "x86_64")]
+                (Kind::Avx512, false) => assert_eq!([integers, floats, both].map(widths), [wide; 3]),
+                #[cfg(target_arch = "x86_64")]
+                (Kind::Avx512, true) => {
+                    let pairs = [1, 2, 5, 6, 8, 10, 12, 16, 16, 6, 6, 5, 6];
+                    assert_eq!([integers, floats, both].map(widths), [pairs, wide, wide]);
                 }
-                6 => assert_eq!(widths(integers, &[1, 6, 7, 9, 16]), [1, 6, 4, 5, 6]),
-                _ => assert_eq!(widths(integers, &[1, 4, 5, 9]), [1, 4, 3, 3]),
             }
         }
     }

@@ -76,7 +76,7 @@ fn integer_pair_tile(
     [first, second]: [&mut [[f32; LANES]]; 2],
 ) {
     #[cfg(target_arch = "x86_64")]
-    if path.integer_pairs().is_some() {
+    if path.integer_pairs() {
         macro_rules! both {
             ($n:literal) => {{
                 let first: &mut [_; $n] = first.first_chunk_mut().expect("as many sums as columns");

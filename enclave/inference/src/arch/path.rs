@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use super::activations::Forms;
+#[cfg(target_arch = "x86_64")]
+use super::{avx2::products as avx2, avx512::products as avx512};
+
 /// An instruction-set path; a value that is not [`Path::Scalar`] is proof that the CPU has its instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Path {
@@ -70,22 +74,6 @@ impl Path {
         self.tiles
     }
 
-    /// Queries attention computes at once, at most.
-    pub(crate) fn attention_columns(self) -> usize {
-        self.max_columns()
-    }
-
-    /// Columns of a batch that is one tile, at most: weights are unpacked once then, and come from memory all the while.
-    /// Longer batches of integers were as fast in either width, within the noise; floats have pairs of groups for the
-    /// narrower one.
-    pub(super) fn most_columns(self) -> usize {
-        match self.kind {
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 => 16,
-            _ => self.max_columns(),
-        }
-    }
-
     /// Whether kernels of two groups load a number once for both, where two loads in a cycle are the limit. CPUs with AMX
     /// were faster with a load in each product, most likely since their cores' halves share what issues operations.
     #[cfg(target_arch = "x86_64")]
@@ -93,24 +81,36 @@ impl Path {
         !self.tiles
     }
 
-    /// Columns that the kernels of two groups of integers compute at once, at most, where batches are computed by them: not
-    /// on CPUs with AMX, which have tiles for long ones.
-    pub(super) fn integer_pairs(self) -> Option<usize> {
+    /// Whether two groups of integers are computed at once in batches of several tiles: not on CPUs with AMX, which have
+    /// tiles for long ones.
+    pub(super) fn integer_pairs(self) -> bool {
         match self.kind {
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 if self.loads_once() => Some(super::avx512::products::MAX_COLUMNS),
-            _ => None,
+            Kind::Avx512 => self.loads_once(),
+            _ => false,
         }
     }
 
-    /// Columns a kernel computes at once, at most, where a batch has several tiles.
-    pub(super) fn max_columns(self) -> usize {
+    /// Queries attention computes at once, at most.
+    pub(crate) fn attention_columns(self) -> usize {
+        self.columns(Forms { float: true, ..Forms::default() }).1
+    }
+
+    /// Columns a kernel computes at once, at most: where a batch is one tile, whose weights are unpacked once then and come
+    /// from memory all the while, and where it has several.
+    pub(super) fn columns(self, forms: Forms) -> (usize, usize) {
         match self.kind {
-            Kind::Scalar => 4,
+            Kind::Scalar => (4, 4),
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => 6,
+            Kind::Avx2 if forms.short || forms.long => (avx2::MAX_COLUMNS, avx2::MAX_COLUMNS),
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 => 12,
+            Kind::Avx2 => (6, 6),
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 if self.integer_pairs() && !forms.float => (16, avx512::MAX_COLUMNS),
+            // Longer batches of integers were as fast in either width, within the noise; floats have pairs of groups for
+            // the narrower one.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => (16, 12),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The kernels with AVX2 and FMA: 16 rows as two registers of 8, up to 6 columns at once.
+//! The kernels with AVX2 and FMA: 16 rows as two registers of 8, up to 4 columns of integers and 6 of floats at once.
 //!
-//! Products of codes are summed in 16 bits where they fit: 4-bit codes 8 deep (8 * 2 * 15 * 127 = 30480), 6-bit codes 2
-//! deep (2 * 2 * 63 * 127 = 32004).
+//! Products of codes are summed in 16 bits where they fit: 4-bit codes 8 deep (8 * 2 * 15 * 127 = 30480), 5-bit codes 4
+//! deep (4 * 2 * 31 * 127 = 31496), 6-bit codes 2 deep (2 * 2 * 63 * 127 = 32004).
 
 #![allow(clippy::needless_range_loop, reason = "loops over registers, unrolled")]
 
@@ -13,6 +13,9 @@ use super::activations::{
 };
 use super::packed::Layout;
 use super::prefetch::ahead;
+use products::{add_bytes, add_factored, add_pairs};
+
+pub(super) mod products;
 
 /// Makes a function for this CPU; all of them are reached through [`integers`] and [`floats`].
 macro_rules! vectors {
@@ -86,19 +89,15 @@ vectors! {
         store_floats(out, _mm256_fnmadd_ps(min, step_sum, load_floats(out)));
     }
 
-    /// 16-bit sums of 32 columns of 4-bit codes; the vectors are those of half `h`, and `x` begins with the codes.
-    fn nibble_block<const N: usize>(vectors: &[[u8; 32]], h: usize, x: &[u32]) -> [__m256i; N] {
-        let mut pairs = [_mm256_setzero_si256(); N];
+    /// 16-bit sums of 32 columns of 4-bit codes, for both halves of the rows; `x` begins with the codes.
+    fn nibble_block<const N: usize>(vectors: &[[u8; 32]], x: &[u32]) -> [[__m256i; N]; 2] {
+        let mut sums = [[_mm256_setzero_si256(); N]; 2];
         for i in 0..4 {
-            let both = stream(&vectors[2 * i + h]);
-            let (low, high) = (low_nibbles(both), high_nibbles(both));
-            for n in 0..N {
-                let a = _mm256_maddubs_epi16(low, splat(x[i * N + n]));
-                let b = _mm256_maddubs_epi16(high, splat(x[(4 + i) * N + n]));
-                pairs[n] = _mm256_add_epi16(pairs[n], _mm256_add_epi16(a, b));
-            }
+            let both = [stream(&vectors[2 * i]), stream(&vectors[2 * i + 1])];
+            add_pairs(&mut sums, [low_nibbles(both[0]), low_nibbles(both[1])], &x[i * N..]);
+            add_pairs(&mut sums, [high_nibbles(both[0]), high_nibbles(both[1])], &x[(4 + i) * N..]);
         }
-        pairs
+        sums
     }
 
     fn q4_0<const N: usize>(group: &[u8], x: &[u32], out: &mut Sums<N>) {
@@ -106,41 +105,36 @@ vectors! {
             let (scales, vectors) = block.split_first_chunk::<32>().expect("288 bytes");
             ahead(scales);
             let (scales, vectors) = (scales.as_chunks::<16>().0, vectors.as_chunks::<32>().0);
-            for h in 0..2 {
-                let scale = halves(&scales[h]);
-                let pairs = nibble_block::<N>(vectors, h, &x[CODES * N..]);
-                for n in 0..N {
-                    scaled(&mut out[n], h, widen(x[N + n], pairs[n]), x[n], scale);
+            let pairs = nibble_block::<N>(vectors, &x[CODES * N..]);
+            let scales = [halves(&scales[0]), halves(&scales[1])];
+            for n in 0..N {
+                for h in 0..2 {
+                    scaled(&mut out[n], h, widen(x[N + n], pairs[h][n]), x[n], scales[h]);
                 }
             }
         }
     }
 
-    /// 32-bit sums of 32 columns of 8-bit codes; `flip` turns stored codes into signed ones.
-    fn byte_block<const N: usize>(vectors: &[[u8; 32]], h: usize, flip: __m256i, x: &[u32]) -> [__m256i; N] {
-        let mut sums = [_mm256_setzero_si256(); N];
-        for i in 0..8 {
-            let w = _mm256_xor_si256(stream(&vectors[2 * i + h]), flip);
-            let magnitude = _mm256_abs_epi8(w);
-            for n in 0..N {
-                // |w| <= 128 and |x| <= 127: a pair is at most 32512.
-                let pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(splat(x[(CODES + i) * N + n]), w));
-                sums[n] = _mm256_add_epi32(sums[n], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-            }
-        }
-        sums
-    }
-
     fn q8<const N: usize>(group: &[u8], x: &[u32], out: &mut Sums<N>) {
+        let flip = _mm256_set1_epi8(-128);
         for (block, x) in group.as_chunks::<544>().0.iter().zip(x.chunks_exact(BLOCK_WORDS * N)) {
             let (scales, vectors) = block.split_first_chunk::<32>().expect("544 bytes");
             ahead(scales);
             let (scales, vectors) = (scales.as_chunks::<16>().0, vectors.as_chunks::<32>().0);
-            for h in 0..2 {
-                let scale = halves(&scales[h]);
-                let sums = byte_block::<N>(vectors, h, _mm256_set1_epi8(-128), x);
-                for n in 0..N {
-                    scaled(&mut out[n], h, sums[n], x[n], scale);
+            let mut sums = [[_mm256_setzero_si256(); N]; 2];
+            for i in 0..8 {
+                // Stored codes turned into signed ones: |w| <= 128 and |x| <= 127, so a pair is at most 32512.
+                let w = [
+                    _mm256_xor_si256(stream(&vectors[2 * i]), flip),
+                    _mm256_xor_si256(stream(&vectors[2 * i + 1]), flip),
+                ];
+                let sizes = [_mm256_abs_epi8(w[0]), _mm256_abs_epi8(w[1])];
+                add_bytes(&mut sums, w, sizes, &x[(CODES + i) * N..]);
+            }
+            let scales = [halves(&scales[0]), halves(&scales[1])];
+            for n in 0..N {
+                for h in 0..2 {
+                    scaled(&mut out[n], h, sums[h][n], x[n], scales[h]);
                 }
             }
         }
@@ -149,14 +143,26 @@ vectors! {
     fn affine<const N: usize>(group: &[u8], x: &[u32], out: &mut Sums<N>) {
         for (block, x) in group.as_chunks::<640>().0.iter().zip(x.chunks_exact(BLOCK_WORDS * N)) {
             let vectors = block.as_chunks::<32>().0;
-            for h in 0..2 {
-                let scale = _mm256_castsi256_ps(stream(&vectors[h]));
-                let min = _mm256_castsi256_ps(stream(&vectors[2 + h]));
-                // Codes are at most 31, so they are their own magnitude.
-                let sums = byte_block::<N>(&vectors[4..], h, _mm256_setzero_si256(), x);
-                for n in 0..N {
-                    scaled(&mut out[n], h, sums[n], x[n], scale);
-                    minus(&mut out[n], h, min, x[STEP_SUM * N + n]);
+            let scales = [stream(&vectors[0]), stream(&vectors[1])];
+            let mins = [stream(&vectors[2]), stream(&vectors[3])];
+            let mut sums = [[_mm256_setzero_si256(); N]; 2];
+            for (four, vectors) in vectors[4..].chunks_exact(8).enumerate() {
+                let mut pairs = [[_mm256_setzero_si256(); N]; 2];
+                for i in 0..4 {
+                    let w = [stream(&vectors[2 * i]), stream(&vectors[2 * i + 1])];
+                    add_pairs(&mut pairs, w, &x[(CODES + 4 * four + i) * N..]);
+                }
+                for h in 0..2 {
+                    for n in 0..N {
+                        let sum = _mm256_madd_epi16(pairs[h][n], _mm256_set1_epi16(1));
+                        sums[h][n] = _mm256_add_epi32(sums[h][n], sum);
+                    }
+                }
+            }
+            for n in 0..N {
+                for h in 0..2 {
+                    scaled(&mut out[n], h, sums[h][n], x[n], _mm256_castsi256_ps(scales[h]));
+                    minus(&mut out[n], h, _mm256_castsi256_ps(mins[h]), x[STEP_SUM * N + n]);
                 }
             }
         }
@@ -196,31 +202,35 @@ vectors! {
             let (head, vectors) = block.split_first_chunk::<256>().expect("2304 bytes");
             head.as_chunks::<64>().0.iter().for_each(ahead);
             let (head, vectors) = (head.as_chunks::<16>().0, vectors.as_chunks::<32>().0);
-            for h in 0..2 {
-                let mut dots = [_mm256_setzero_si256(); N];
-                let mut mins = [_mm256_setzero_si256(); N];
-                for i in 0..4 {
-                    let (a, b) = (k_factors(&head[4..], 2 * i), k_factors(&head[4..], 2 * i + 1));
-                    for (part, (factor, _)) in [(2 * i, a), (2 * i + 1, b)] {
+            let mut dots = [[_mm256_setzero_si256(); N]; 2];
+            let mut mins = [[_mm256_setzero_si256(); N]; 2];
+            for i in 0..4 {
+                let (a, b) = (k_factors(&head[4..], 2 * i), k_factors(&head[4..], 2 * i + 1));
+                for (part, (factor, _)) in [(2 * i, a), (2 * i + 1, b)] {
+                    let codes = &x[(LONG_CODES + part * 8) * N..];
+                    let pairs = nibble_block::<N>(&vectors[part * 8..part * 8 + 8], codes);
+                    for h in 0..2 {
                         let factor = twice(_mm256_cvtepu8_epi32(upper_if(h, factor)));
-                        let codes = &x[(LONG_CODES + part * 8) * N..];
-                        let pairs = nibble_block::<N>(&vectors[part * 8..part * 8 + 8], h, codes);
                         for n in 0..N {
-                            dots[n] = _mm256_add_epi32(dots[n], _mm256_madd_epi16(pairs[n], factor));
+                            dots[h][n] = _mm256_add_epi32(dots[h][n], _mm256_madd_epi16(pairs[h][n], factor));
                         }
                     }
+                }
+                for h in 0..2 {
                     let wide = |min| _mm256_cvtepu8_epi32(upper_if(h, min));
                     let min = pair(wide(a.1), wide(b.1));
                     for n in 0..N {
                         let product = _mm256_madd_epi16(min, splat(x[(LONG_THIRTIES + i) * N + n]));
-                        mins[n] = _mm256_add_epi32(mins[n], product);
+                        mins[h][n] = _mm256_add_epi32(mins[h][n], product);
                     }
                 }
+            }
+            for h in 0..2 {
                 // The sign of a product is exact.
                 let min = _mm256_sub_ps(_mm256_set1_ps(-0.0), halves(&head[2 + h]));
                 for n in 0..N {
-                    scaled(&mut out[n], h, dots[n], x[n], halves(&head[h]));
-                    scaled(&mut out[n], h, mins[n], x[n], min);
+                    scaled(&mut out[n], h, dots[h][n], x[n], halves(&head[h]));
+                    scaled(&mut out[n], h, mins[h][n], x[n], min);
                 }
             }
         }
@@ -254,14 +264,7 @@ vectors! {
                         with(high_nibbles(b), _mm256_srli_epi16::<2>(bits)),
                     ];
                     let factor = twice(factor(part));
-                    let codes = &x[(LONG_CODES + part * 4) * N..(LONG_CODES + 4 + part * 4) * N];
-                    for n in 0..N {
-                        let product = |i: usize| _mm256_maddubs_epi16(quads[i], splat(codes[i * N + n]));
-                        let first = _mm256_add_epi16(product(0), product(1));
-                        let second = _mm256_add_epi16(product(2), product(3));
-                        let sum = _mm256_add_epi32(_mm256_madd_epi16(first, factor), _mm256_madd_epi16(second, factor));
-                        dots[n] = _mm256_add_epi32(dots[n], sum);
-                    }
+                    add_factored(&mut dots, quads, factor, &x[(LONG_CODES + part * 4) * N..]);
                 }
                 for n in 0..N {
                     scaled(&mut out[n], h, dots[n], x[n], halves(&head[h]));
