@@ -5,10 +5,11 @@ use std::ops::Range;
 use super::activations::Activations;
 #[cfg(target_arch = "x86_64")]
 use super::avx512::amx;
+use super::blocks::{self, Held};
 use super::packed::{Layout, Packed};
 use super::path::{Kind, Path};
 use super::pool::Pool;
-use super::{LANES, blocks, scalar};
+use super::{LANES, scalar};
 
 /// Weights a part of a job covers, bytes: fits the second-level cache beside a tile of activations.
 const PART_BYTES: usize = 192 << 10;
@@ -43,14 +44,17 @@ macro_rules! with_columns {
 }
 
 /// `out[column] += group . x[column]` for a tile of an integer layout.
-fn integer_tile(
-    path: Path,
-    layout: Layout,
-    group: &[u8],
-    x: &[u32],
-    columns: usize,
-    out: &mut [[f32; LANES]],
-) {
+fn integer_tile(path: Path, held: Held, group: &[u8], x: &[u32], columns: usize, out: &mut [[f32; LANES]]) {
+    let layout = match held {
+        Held::Packed(layout) => layout,
+        #[cfg(target_arch = "x86_64")]
+        Held::Bytes(layout) => {
+            return with_columns!(columns, out, |sums| {
+                // SAFETY: blocks are unpacked on a path of this kind, which exists only on CPUs with these instructions.
+                unsafe { super::avx2::unpacked_integers(layout, group, x, sums) }
+            });
+        }
+    };
     match path.kind() {
         Kind::Scalar => scalar::integers(layout, group, x, columns, out),
         #[cfg(target_arch = "x86_64")]
@@ -69,14 +73,16 @@ fn integer_tile(
 /// [`integer_tile`] for two groups, at once where there is a kernel for that.
 fn integer_pair_tile(
     path: Path,
-    layout: Layout,
+    held: Held,
     groups: [&[u8]; 2],
     x: &[u32],
     columns: usize,
     [first, second]: [&mut [[f32; LANES]]; 2],
 ) {
     #[cfg(target_arch = "x86_64")]
-    if path.integer_pairs() {
+    if let Held::Packed(layout) = held
+        && path.integer_pairs()
+    {
         macro_rules! both {
             ($n:literal) => {{
                 let first: &mut [_; $n] = first.first_chunk_mut().expect("as many sums as columns");
@@ -92,8 +98,8 @@ fn integer_pair_tile(
             _ => {}
         }
     }
-    integer_tile(path, layout, groups[0], x, columns, first);
-    integer_tile(path, layout, groups[1], x, columns, second);
+    integer_tile(path, held, groups[0], x, columns, first);
+    integer_tile(path, held, groups[1], x, columns, second);
 }
 
 /// `out[column] += group . x[column]` for a tile of a float layout; `x` is `[element][columns]`.
@@ -182,18 +188,24 @@ impl Target {
 
 /// Whether weights are multiplied a block of elements at a time. With few tiles they are taken as they come from memory:
 /// widening floats does not pay for so few, and integers were 5 to 30 % slower in blocks, most likely since one long stream
-/// is read faster than many short ones.
-fn in_blocks(x: &Activations, weights: &Packed) -> bool {
-    x.tiles() > if weights.layout().is_float() { 2 } else { 3 }
+/// is read faster than many short ones. Codes of 6 bits gain most from becoming bytes once.
+fn in_blocks(path: Path, x: &Activations, weights: &Packed) -> bool {
+    let few = match (weights.layout(), path.kind()) {
+        (Layout::F32 | Layout::F16 | Layout::Bf16, _) => 2,
+        #[cfg(target_arch = "x86_64")]
+        (Layout::Q4_0 | Layout::Q4_K | Layout::Q8 | Layout::Affine, Kind::Avx2) => 8,
+        _ => 3,
+    };
+    x.tiles() > few
 }
 
 /// Groups of a part.
-fn at_once(x: &Activations, weights: &Packed) -> usize {
+fn at_once(path: Path, x: &Activations, weights: &Packed) -> usize {
     #[cfg(target_arch = "x86_64")]
     if x.by_column() && !weights.layout().is_float() {
         return amx::PANEL_BYTES / amx::panel_bytes(weights);
     }
-    if in_blocks(x, weights) {
+    if in_blocks(path, x, weights) {
         return blocks::STRIP;
     }
     PART_BYTES / weights.group_bytes()
@@ -202,13 +214,18 @@ fn at_once(x: &Activations, weights: &Packed) -> usize {
 /// `sums[column] += one . x[column]`, and `next[column]` with the second group where there is one, for `rows` of a tile.
 pub(super) fn tile_of_groups(
     path: Path,
-    layout: Layout,
+    held: Held,
     (one, two): (&[u8], Option<&[u8]>),
     x: &Activations,
     (tile, rows): (usize, &Range<usize>),
     [sums, next]: [&mut [[f32; LANES]]; 2],
 ) {
     let columns = x.tile();
+    let layout = match held {
+        Held::Packed(layout) => layout,
+        #[cfg(target_arch = "x86_64")]
+        Held::Bytes(layout) => layout,
+    };
     if layout.is_float() {
         let x = x.floats(tile, rows);
         match two {
@@ -220,11 +237,11 @@ pub(super) fn tile_of_groups(
         let several = x.tiles() > 1;
         let x = x.integers(tile, rows, layout.is_long());
         match two {
-            Some(two) if several => integer_pair_tile(path, layout, [one, two], x, columns, [sums, next]),
+            Some(two) if several => integer_pair_tile(path, held, [one, two], x, columns, [sums, next]),
             two => {
-                integer_tile(path, layout, one, x, columns, sums);
+                integer_tile(path, held, one, x, columns, sums);
                 if let Some(two) = two {
-                    integer_tile(path, layout, two, x, columns, next);
+                    integer_tile(path, held, two, x, columns, next);
                 }
             }
         }
@@ -247,7 +264,7 @@ pub fn matmul(path: Path, pool: &Pool, x: &Activations, stack: &[&Packed], out: 
         // Every thread gets several parts, so that one that is held up does not hold up all; not less than a pair of groups.
         let groups = weights.groups();
         let most = groups.div_ceil(pool.threads() * 4).next_multiple_of(2);
-        let step = at_once(x, weights).clamp(1, most);
+        let step = at_once(path, x, weights).clamp(1, most);
         let part = |first: usize| (*weights, offset, first, groups.min(first + step));
         parts.extend((0..groups).step_by(step).map(part));
         offset += weights.rows();
@@ -271,7 +288,7 @@ pub fn matmul(path: Path, pool: &Pool, x: &Activations, stack: &[&Packed], out: 
             return;
         }
         let layout = weights.layout();
-        if in_blocks(x, weights) {
+        if in_blocks(path, x, weights) {
             blocks::part(path, weights, first..end, x, put);
             return;
         }
@@ -285,7 +302,7 @@ pub fn matmul(path: Path, pool: &Pool, x: &Activations, stack: &[&Packed], out: 
                 next.fill([0.0; LANES]);
                 let one = weights.group(group);
                 let two = (group + 1 < end).then(|| weights.group(group + 1));
-                tile_of_groups(path, layout, (one, two), x, (tile, &all), [sums, next]);
+                tile_of_groups(path, Held::Packed(layout), (one, two), x, (tile, &all), [sums, next]);
                 put(tile, group, sums);
                 if two.is_some() {
                     put(tile, group + 1, next);

@@ -28,6 +28,16 @@ macro_rules! vectors {
 
 type Sums<const N: usize> = [[f32; LANES]; N];
 
+/// Bytes of a block whose codes are bytes, for the layouts that are unpacked.
+pub(super) fn unpacked_bytes(layout: Layout) -> usize {
+    match layout {
+        Layout::Q4_0 => 544,
+        Layout::Q4_K => 4928,
+        Layout::Q6_K => 5664,
+        _ => layout.block_bytes(),
+    }
+}
+
 vectors! {
     fn load(bytes: &[u8; 32]) -> __m256i {
         // SAFETY: 32 bytes are there; the load needs no alignment.
@@ -53,6 +63,11 @@ vectors! {
     fn store_floats(values: &mut [f32; 8], x: __m256) {
         // SAFETY: 8 floats are there; the store needs no alignment.
         unsafe { _mm256_storeu_ps(values.as_mut_ptr(), x) }
+    }
+
+    fn store(bytes: &mut [u8; 32], x: __m256i) {
+        // SAFETY: 32 bytes are there; the store needs no alignment.
+        unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), x) }
     }
 
     fn splat(word: u32) -> __m256i {
@@ -90,22 +105,38 @@ vectors! {
     }
 
     /// 16-bit sums of 32 columns of 4-bit codes, for both halves of the rows; `x` begins with the codes.
-    fn nibble_block<const N: usize>(vectors: &[[u8; 32]], x: &[u32]) -> [[__m256i; N]; 2] {
+    fn nibble_block<const N: usize, const WIDE: bool>(vectors: &[[u8; 32]], x: &[u32]) -> [[__m256i; N]; 2] {
         let mut sums = [[_mm256_setzero_si256(); N]; 2];
         for i in 0..4 {
-            let both = [stream(&vectors[2 * i]), stream(&vectors[2 * i + 1])];
-            add_pairs(&mut sums, [low_nibbles(both[0]), low_nibbles(both[1])], &x[i * N..]);
-            add_pairs(&mut sums, [high_nibbles(both[0]), high_nibbles(both[1])], &x[(4 + i) * N..]);
+            if WIDE {
+                add_pairs(&mut sums, [load(&vectors[4 * i]), load(&vectors[4 * i + 1])], &x[2 * i * N..]);
+                add_pairs(&mut sums, [load(&vectors[4 * i + 2]), load(&vectors[4 * i + 3])], &x[(2 * i + 1) * N..]);
+            } else {
+                let both = [stream(&vectors[2 * i]), stream(&vectors[2 * i + 1])];
+                add_pairs(&mut sums, [low_nibbles(both[0]), low_nibbles(both[1])], &x[i * N..]);
+                add_pairs(&mut sums, [high_nibbles(both[0]), high_nibbles(both[1])], &x[(4 + i) * N..]);
+            }
         }
         sums
     }
 
-    fn q4_0<const N: usize>(group: &[u8], x: &[u32], out: &mut Sums<N>) {
-        for (block, x) in group.as_chunks::<288>().0.iter().zip(x.chunks_exact(BLOCK_WORDS * N)) {
-            let (scales, vectors) = block.split_first_chunk::<32>().expect("288 bytes");
-            ahead(scales);
+    /// Writes the codes of [`nibble_block`] as bytes, word by word.
+    fn unpack_nibbles(vectors: &[[u8; 32]], wide: &mut [[u8; 32]]) {
+        for i in 0..8 {
+            let both = stream(&vectors[i]);
+            store(&mut wide[i], low_nibbles(both));
+            store(&mut wide[8 + i], high_nibbles(both));
+        }
+    }
+
+    fn q4_0<const N: usize, const WIDE: bool, const BYTES: usize>(group: &[u8], x: &[u32], out: &mut Sums<N>) {
+        for (block, x) in group.as_chunks::<BYTES>().0.iter().zip(x.chunks_exact(BLOCK_WORDS * N)) {
+            let (scales, vectors) = block.split_first_chunk::<32>().expect("288 bytes or more");
+            if !WIDE {
+                ahead(scales);
+            }
             let (scales, vectors) = (scales.as_chunks::<16>().0, vectors.as_chunks::<32>().0);
-            let pairs = nibble_block::<N>(vectors, &x[CODES * N..]);
+            let pairs = nibble_block::<N, WIDE>(vectors, &x[CODES * N..]);
             let scales = [halves(&scales[0]), halves(&scales[1])];
             for n in 0..N {
                 for h in 0..2 {
@@ -197,28 +228,42 @@ vectors! {
         if h == 0 { bytes } else { _mm_unpackhi_epi64(bytes, bytes) }
     }
 
-    fn q4_k<const N: usize>(group: &[u8], x: &[u32], out: &mut Sums<N>) {
-        for (block, x) in group.as_chunks::<2304>().0.iter().zip(x.chunks_exact(LONG_WORDS * N)) {
-            let (head, vectors) = block.split_first_chunk::<256>().expect("2304 bytes");
-            head.as_chunks::<64>().0.iter().for_each(ahead);
-            let (head, vectors) = (head.as_chunks::<16>().0, vectors.as_chunks::<32>().0);
+    /// The factor of sub-block `part` for half `h` of the rows, for both 16-bit sums of a row.
+    fn k_factor(packed: &[[u8; 16]], part: usize, h: usize) -> __m256i {
+        twice(_mm256_cvtepu8_epi32(upper_if(h, k_factors(packed, part).0)))
+    }
+
+    /// The minima of sub-blocks `2 * i` and `2 * i + 1`.
+    fn k_mins(packed: &[[u8; 16]], i: usize, h: usize) -> __m256i {
+        let (even, odd) = (k_factors(packed, 2 * i).1, k_factors(packed, 2 * i + 1).1);
+        pair(_mm256_cvtepu8_epi32(upper_if(h, even)), _mm256_cvtepu8_epi32(upper_if(h, odd)))
+    }
+
+    fn q4_k<const N: usize, const WIDE: bool, const BYTES: usize>(group: &[u8], x: &[u32], out: &mut Sums<N>) {
+        for (block, x) in group.as_chunks::<BYTES>().0.iter().zip(x.chunks_exact(LONG_WORDS * N)) {
+            let (scales, rest) = block.split_first_chunk::<64>().expect("2304 bytes or more");
+            // Factors and minima, then the codes of the sub-blocks.
+            let (head, vectors) = rest.split_at(if WIDE { 24 * 32 } else { 192 });
+            if !WIDE {
+                block[..256].as_chunks::<64>().0.iter().for_each(ahead);
+            }
+            let (packed, wide) = (head.as_chunks::<16>().0, head.as_chunks::<32>().0);
+            let (scales, vectors) = (scales.as_chunks::<16>().0, vectors.as_chunks::<32>().0);
             let mut dots = [[_mm256_setzero_si256(); N]; 2];
             let mut mins = [[_mm256_setzero_si256(); N]; 2];
-            for i in 0..4 {
-                let (a, b) = (k_factors(&head[4..], 2 * i), k_factors(&head[4..], 2 * i + 1));
-                for (part, (factor, _)) in [(2 * i, a), (2 * i + 1, b)] {
-                    let codes = &x[(LONG_CODES + part * 8) * N..];
-                    let pairs = nibble_block::<N>(&vectors[part * 8..part * 8 + 8], codes);
-                    for h in 0..2 {
-                        let factor = twice(_mm256_cvtepu8_epi32(upper_if(h, factor)));
-                        for n in 0..N {
-                            dots[h][n] = _mm256_add_epi32(dots[h][n], _mm256_madd_epi16(pairs[h][n], factor));
-                        }
+            for part in 0..8 {
+                let codes = &x[(LONG_CODES + part * 8) * N..];
+                let pairs = nibble_block::<N, WIDE>(&vectors[part * vectors.len() / 8..], codes);
+                for h in 0..2 {
+                    let factor = if WIDE { load(&wide[2 * part + h]) } else { k_factor(packed, part, h) };
+                    for n in 0..N {
+                        dots[h][n] = _mm256_add_epi32(dots[h][n], _mm256_madd_epi16(pairs[h][n], factor));
                     }
                 }
+            }
+            for i in 0..4 {
                 for h in 0..2 {
-                    let wide = |min| _mm256_cvtepu8_epi32(upper_if(h, min));
-                    let min = pair(wide(a.1), wide(b.1));
+                    let min = if WIDE { load(&wide[16 + 2 * i + h]) } else { k_mins(packed, i, h) };
                     for n in 0..N {
                         let product = _mm256_madd_epi16(min, splat(x[(LONG_THIRTIES + i) * N + n]));
                         mins[h][n] = _mm256_add_epi32(mins[h][n], product);
@@ -227,47 +272,68 @@ vectors! {
             }
             for h in 0..2 {
                 // The sign of a product is exact.
-                let min = _mm256_sub_ps(_mm256_set1_ps(-0.0), halves(&head[2 + h]));
+                let min = _mm256_sub_ps(_mm256_set1_ps(-0.0), halves(&scales[2 + h]));
                 for n in 0..N {
-                    scaled(&mut out[n], h, dots[h][n], x[n], halves(&head[h]));
+                    scaled(&mut out[n], h, dots[h][n], x[n], halves(&scales[h]));
                     scaled(&mut out[n], h, mins[h][n], x[n], min);
                 }
             }
         }
     }
 
-    fn q6_k<const N: usize>(group: &[u8], x: &[u32], out: &mut Sums<N>) {
+    /// The codes of 16 columns for half `h` of the rows, word by word.
+    fn six_bits(vectors: &[[u8; 32]], h: usize) -> [__m256i; 4] {
         let high = _mm256_set1_epi8(0x30);
-        for (block, x) in group.as_chunks::<3360>().0.iter().zip(x.chunks_exact(LONG_WORDS * N)) {
-            let (head, vectors) = block.split_first_chunk::<288>().expect("3360 bytes");
-            head.as_chunks::<64>().0.iter().for_each(ahead);
-            let (head, vectors) = (head.as_chunks::<16>().0, vectors.as_chunks::<32>().0);
+        let (a, b, bits) = (stream(&vectors[h]), stream(&vectors[2 + h]), stream(&vectors[4 + h]));
+        let with = |low, bits| _mm256_or_si256(low, _mm256_and_si256(bits, high));
+        [
+            with(low_nibbles(a), _mm256_slli_epi16::<4>(bits)),
+            with(high_nibbles(a), _mm256_slli_epi16::<2>(bits)),
+            with(low_nibbles(b), bits),
+            with(high_nibbles(b), _mm256_srli_epi16::<2>(bits)),
+        ]
+    }
+
+    fn six_factor(packed: &[[u8; 16]], part: usize, h: usize) -> __m256i {
+        _mm256_cvtepi8_epi32(upper_if(h, load_half(&packed[part])))
+    }
+
+    fn q6_k<const N: usize, const WIDE: bool, const BYTES: usize>(group: &[u8], x: &[u32], out: &mut Sums<N>) {
+        for (block, x) in group.as_chunks::<BYTES>().0.iter().zip(x.chunks_exact(LONG_WORDS * N)) {
+            let (scales, rest) = block.split_first_chunk::<32>().expect("3360 bytes or more");
+            // Factors, one by one and in pairs, then the codes of the sub-blocks.
+            let (head, vectors) = rest.split_at(if WIDE { 48 * 32 } else { 256 });
+            if !WIDE {
+                block[..256].as_chunks::<64>().0.iter().for_each(ahead);
+            }
+            let (packed, wide) = (head.as_chunks::<16>().0, head.as_chunks::<32>().0);
+            let (scales, vectors) = (scales.as_chunks::<16>().0, vectors.as_chunks::<32>().0);
             for h in 0..2 {
-                let factor = |part: usize| _mm256_cvtepi8_epi32(upper_if(h, load_half(&head[2 + part])));
                 let mut dots = [_mm256_setzero_si256(); N];
                 // What the codes' zero, 32, adds to the dot products.
                 for i in 0..8 {
-                    let factors = pair(factor(2 * i), factor(2 * i + 1));
+                    let factors = if WIDE {
+                        load(&wide[32 + 2 * i + h])
+                    } else {
+                        pair(six_factor(packed, 2 * i, h), six_factor(packed, 2 * i + 1, h))
+                    };
                     for n in 0..N {
                         let product = _mm256_madd_epi16(factors, splat(x[(LONG_SIXTEENS + i) * N + n]));
                         dots[n] = _mm256_sub_epi32(dots[n], _mm256_slli_epi32::<5>(product));
                     }
                 }
                 for part in 0..16 {
-                    let at = part * 6 + h;
-                    let (a, b, bits) = (stream(&vectors[at]), stream(&vectors[at + 2]), stream(&vectors[at + 4]));
-                    let with = |low, bits| _mm256_or_si256(low, _mm256_and_si256(bits, high));
-                    let quads = [
-                        with(low_nibbles(a), _mm256_slli_epi16::<4>(bits)),
-                        with(high_nibbles(a), _mm256_slli_epi16::<2>(bits)),
-                        with(low_nibbles(b), bits),
-                        with(high_nibbles(b), _mm256_srli_epi16::<2>(bits)),
-                    ];
-                    let factor = twice(factor(part));
+                    let vectors = &vectors[part * vectors.len() / 16..];
+                    let (quads, factor) = if WIDE {
+                        let vector = |i: usize| load(&vectors[2 * i + h]);
+                        ([vector(0), vector(1), vector(2), vector(3)], load(&wide[2 * part + h]))
+                    } else {
+                        (six_bits(vectors, h), twice(six_factor(packed, part, h)))
+                    };
                     add_factored(&mut dots, quads, factor, &x[(LONG_CODES + part * 4) * N..]);
                 }
                 for n in 0..N {
-                    scaled(&mut out[n], h, dots[n], x[n], halves(&head[h]));
+                    scaled(&mut out[n], h, dots[n], x[n], halves(&scales[h]));
                 }
             }
         }
@@ -342,14 +408,71 @@ vectors! {
         }
     }
 
+    /// Writes whole blocks with codes as bytes, word by word, and factors as they are multiplied.
+    pub(super) fn unpack(layout: Layout, bytes: &[u8], wide: &mut [u8]) {
+        let blocks = bytes.chunks_exact(layout.block_bytes()).zip(wide.chunks_exact_mut(unpacked_bytes(layout)));
+        for (block, wide) in blocks {
+            block[..256].as_chunks::<64>().0.iter().for_each(ahead);
+            let (scales, codes) = match layout {
+                Layout::Q4_0 => (32, 32),
+                Layout::Q4_K => (64, 256),
+                _ => (32, 288),
+            };
+            wide[..scales].copy_from_slice(&block[..scales]);
+            let (packed, vectors) = (block[scales..codes].as_chunks().0, block[codes..].as_chunks().0);
+            let wide = wide[scales..].as_chunks_mut().0;
+            match layout {
+                Layout::Q4_0 => unpack_nibbles(vectors, wide),
+                Layout::Q4_K => {
+                    for h in 0..2 {
+                        for part in 0..8 {
+                            store(&mut wide[2 * part + h], k_factor(packed, part, h));
+                        }
+                        for i in 0..4 {
+                            store(&mut wide[16 + 2 * i + h], k_mins(packed, i, h));
+                        }
+                    }
+                    for part in 0..8 {
+                        unpack_nibbles(&vectors[8 * part..], &mut wide[24 + 16 * part..]);
+                    }
+                }
+                _ => {
+                    for h in 0..2 {
+                        for part in 0..16 {
+                            store(&mut wide[2 * part + h], twice(six_factor(packed, part, h)));
+                            let quads = six_bits(&vectors[6 * part..], h);
+                            for i in 0..4 {
+                                store(&mut wide[48 + 8 * part + 2 * i + h], quads[i]);
+                            }
+                        }
+                        for i in 0..8 {
+                            let factors = pair(six_factor(packed, 2 * i, h), six_factor(packed, 2 * i + 1, h));
+                            store(&mut wide[32 + 2 * i + h], factors);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
     pub(super) fn integers<const N: usize>(layout: Layout, group: &[u8], x: &[u32], out: &mut Sums<N>) {
         match layout {
-            Layout::Q4_0 => q4_0(group, x, out),
-            Layout::Q4_K => q4_k(group, x, out),
-            Layout::Q6_K => q6_k(group, x, out),
+            Layout::Q4_0 => q4_0::<N, false, 288>(group, x, out),
+            Layout::Q4_K => q4_k::<N, false, 2304>(group, x, out),
+            Layout::Q6_K => q6_k::<N, false, 3360>(group, x, out),
             Layout::Q8 => q8(group, x, out),
             Layout::Affine => affine(group, x, out),
             Layout::F32 | Layout::F16 | Layout::Bf16 => unreachable!("integer layouts only"),
+        }
+    }
+
+    /// [`integers`] with blocks that were unpacked.
+    pub(super) fn unpacked_integers<const N: usize>(layout: Layout, group: &[u8], x: &[u32], out: &mut Sums<N>) {
+        match layout {
+            Layout::Q4_0 => q4_0::<N, true, 544>(group, x, out),
+            Layout::Q4_K => q4_k::<N, true, 4928>(group, x, out),
+            Layout::Q6_K => q6_k::<N, true, 5664>(group, x, out),
+            _ => unreachable!("not held as bytes"),
         }
     }
 
