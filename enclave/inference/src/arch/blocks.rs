@@ -1,8 +1,8 @@
 //! Products with several tiles of columns.
 //!
 //! Weights are taken a block of elements at a time and multiplied with every tile while they are in the cache; floats of
-//! 16 bits are widened to f32 once for all of them, and with AVX2 codes of 4 and 6 bits to bytes. Sums stay with the thread
-//! until the last block; they take elements in order, as everywhere.
+//! 16 bits are widened to f32 once for all of them. Sums stay with the thread until the last block; they take elements in
+//! order, as everywhere.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -25,32 +25,8 @@ const INTEGERS: usize = 512;
 pub(super) const STRIP: usize = 4;
 /// Tiles whose sums are kept from block to block: 192 KiB for 12 columns, in the second-level cache.
 const TILES: usize = 64;
-/// Bytes of a group's block, widened, at most: f32. Codes as bytes take less.
-const WIDE: usize = FLOATS * LANES * size_of::<f32>();
-
-/// How a block is held when it is multiplied.
-#[derive(Clone, Copy)]
-pub(super) enum Held {
-    /// As it is packed.
-    Packed(Layout),
-    /// With its codes as bytes.
-    #[cfg(target_arch = "x86_64")]
-    Bytes(Layout),
-}
-
-impl Held {
-    /// What is multiplied, and the bytes of a block of `len` elements of it where that is made of `layout` first.
-    fn of(path: Path, layout: Layout, len: usize) -> (Self, Option<usize>) {
-        match layout {
-            Layout::F16 | Layout::Bf16 => (Self::Packed(Layout::F32), Some(len * LANES * size_of::<f32>())),
-            #[cfg(target_arch = "x86_64")]
-            Layout::Q4_0 | Layout::Q4_K | Layout::Q6_K if path.kind() == Kind::Avx2 => {
-                (Self::Bytes(layout), Some(len / layout.block_len() * super::avx2::unpacked_bytes(layout)))
-            }
-            _ => (Self::Packed(layout), None),
-        }
-    }
-}
+/// Bytes of 16 widened elements.
+const WIDE: usize = LANES * size_of::<f32>();
 
 struct Room {
     /// The strip's block, widened. Wiped when the thread ends.
@@ -60,7 +36,7 @@ struct Room {
 }
 
 thread_local! {
-    static ROOM: RefCell<Room> = RefCell::new(Room { panel: Memory::zeroed(STRIP * WIDE), sums: Vec::new() });
+    static ROOM: RefCell<Room> = RefCell::new(Room { panel: Memory::zeroed(STRIP * FLOATS * WIDE), sums: Vec::new() });
 }
 
 /// Computes `groups` for all columns; `put(tile, group, sums)` takes the results.
@@ -86,20 +62,21 @@ pub(super) fn part(
             for start in (0..x.rows()).step_by(len) {
                 let elements = start..x.rows().min(start + len);
                 let bytes = layout.bytes_of(&elements);
-                let (held, widened) = Held::of(path, layout, elements.len());
-                if let Some(len) = widened {
-                    for (group, wide) in strip.clone().zip(panel.chunks_exact_mut(WIDE)) {
-                        widen(path, layout, &weights.group(group)[bytes.clone()], &mut wide[..len]);
+                let widened = layout.is_float() && layout != Layout::F32;
+                if widened {
+                    for (group, wide) in strip.clone().zip(panel.chunks_exact_mut(FLOATS * WIDE)) {
+                        widen(path, layout, &weights.group(group)[bytes.clone()], wide);
                     }
                 }
                 let block = |slot: usize| match widened {
-                    Some(len) => &panel[slot * WIDE..][..len],
-                    None => &weights.group(first + slot)[bytes.clone()],
+                    true => &panel[slot * FLOATS * WIDE..][..elements.len() * WIDE],
+                    false => &weights.group(first + slot)[bytes.clone()],
                 };
                 for (tile, sums) in tiles.clone().zip(sums.chunks_exact_mut(strip.len() * columns)) {
                     for (pair, sums) in sums.chunks_mut(2 * columns).enumerate() {
                         let (sums, next) = sums.split_at_mut(columns);
                         let (one, two) = (block(2 * pair), (!next.is_empty()).then(|| block(2 * pair + 1)));
+                        let held = if widened { Layout::F32 } else { layout };
                         tile_of_groups(path, held, (one, two), x, (tile, &elements), [sums, next]);
                     }
                 }
@@ -113,16 +90,13 @@ pub(super) fn part(
     });
 }
 
-/// Writes 16-bit floats as f32 in native order of bytes, and codes as bytes.
+/// Writes 16-bit floats as f32 in native order of bytes.
 fn widen(path: Path, layout: Layout, bytes: &[u8], wide: &mut [u8]) {
     match path.kind() {
         Kind::Scalar => scalar::widen(layout, bytes, wide),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a path of this kind exists only on CPUs with these instructions.
-        Kind::Avx2 if layout.is_float() => unsafe { super::avx2::widen_floats(layout, bytes, wide) },
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as above.
-        Kind::Avx2 => unsafe { super::avx2::unpack(layout, bytes, wide) },
+        Kind::Avx2 => unsafe { super::avx2::widen_floats(layout, bytes, wide) },
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as above.
         Kind::Avx512 => unsafe { super::avx512::widen_floats(layout, bytes, wide) },

@@ -5,11 +5,10 @@ use std::ops::Range;
 use super::activations::Activations;
 #[cfg(target_arch = "x86_64")]
 use super::avx512::amx;
-use super::blocks::{self, Held};
 use super::packed::{Layout, Packed};
 use super::path::{Kind, Path};
 use super::pool::Pool;
-use super::{LANES, scalar};
+use super::{LANES, blocks, scalar};
 
 /// Weights a part of a job covers, bytes: fits the second-level cache beside a tile of activations.
 const PART_BYTES: usize = 192 << 10;
@@ -44,24 +43,19 @@ macro_rules! with_columns {
 }
 
 /// `out[column] += group . x[column]` for a tile of an integer layout.
-fn integer_tile(path: Path, held: Held, group: &[u8], x: &[u32], columns: usize, out: &mut [[f32; LANES]]) {
-    let layout = match held {
-        Held::Packed(layout) => layout,
-        #[cfg(target_arch = "x86_64")]
-        Held::Bytes(layout) => {
-            return with_columns!(columns, out, |sums| {
-                // SAFETY: blocks are unpacked on a path of this kind, which exists only on CPUs with these instructions.
-                unsafe { super::avx2::unpacked_integers(layout, group, x, sums) }
-            });
-        }
-    };
+fn integer_tile(
+    path: Path,
+    layout: Layout,
+    group: &[u8],
+    x: &[u32],
+    columns: usize,
+    out: &mut [[f32; LANES]],
+) {
     match path.kind() {
         Kind::Scalar => scalar::integers(layout, group, x, columns, out),
         #[cfg(target_arch = "x86_64")]
-        Kind::Avx2 => with_columns!(columns, out, |sums| {
-            // SAFETY: a path of this kind exists only on CPUs with these instructions.
-            unsafe { super::avx2::integers(layout, group, x, sums) }
-        }),
+        // SAFETY: a path of this kind exists only on CPUs with these instructions.
+        Kind::Avx2 => unsafe { super::avx2::integers(layout, group, x, columns, out) },
         #[cfg(target_arch = "x86_64")]
         Kind::Avx512 => with_columns!(columns, out, |sums| {
             // SAFETY: as above.
@@ -73,16 +67,14 @@ fn integer_tile(path: Path, held: Held, group: &[u8], x: &[u32], columns: usize,
 /// [`integer_tile`] for two groups, at once where there is a kernel for that.
 fn integer_pair_tile(
     path: Path,
-    held: Held,
+    layout: Layout,
     groups: [&[u8]; 2],
     x: &[u32],
     columns: usize,
     [first, second]: [&mut [[f32; LANES]]; 2],
 ) {
     #[cfg(target_arch = "x86_64")]
-    if let Held::Packed(layout) = held
-        && path.integer_pairs()
-    {
+    if path.integer_pairs() {
         macro_rules! both {
             ($n:literal) => {{
                 let first: &mut [_; $n] = first.first_chunk_mut().expect("as many sums as columns");
@@ -98,8 +90,8 @@ fn integer_pair_tile(
             _ => {}
         }
     }
-    integer_tile(path, held, groups[0], x, columns, first);
-    integer_tile(path, held, groups[1], x, columns, second);
+    integer_tile(path, layout, groups[0], x, columns, first);
+    integer_tile(path, layout, groups[1], x, columns, second);
 }
 
 /// `out[column] += group . x[column]` for a tile of a float layout; `x` is `[element][columns]`.
@@ -188,15 +180,9 @@ impl Target {
 
 /// Whether weights are multiplied a block of elements at a time. With few tiles they are taken as they come from memory:
 /// widening floats does not pay for so few, and integers were 5 to 30 % slower in blocks, most likely since one long stream
-/// is read faster than many short ones. Codes of 6 bits gain most from becoming bytes once.
+/// is read faster than many short ones. Only pairs of groups of integers gain from blocks at all.
 fn in_blocks(path: Path, x: &Activations, weights: &Packed) -> bool {
-    let few = match (weights.layout(), path.kind()) {
-        (Layout::F32 | Layout::F16 | Layout::Bf16, _) => 2,
-        #[cfg(target_arch = "x86_64")]
-        (Layout::Q4_0 | Layout::Q4_K | Layout::Q8 | Layout::Affine, Kind::Avx2) => 8,
-        _ => 3,
-    };
-    x.tiles() > few
+    if weights.layout().is_float() { x.tiles() > 2 } else { path.integer_pairs() && x.tiles() > 3 }
 }
 
 /// Groups of a part.
@@ -214,18 +200,13 @@ fn at_once(path: Path, x: &Activations, weights: &Packed) -> usize {
 /// `sums[column] += one . x[column]`, and `next[column]` with the second group where there is one, for `rows` of a tile.
 pub(super) fn tile_of_groups(
     path: Path,
-    held: Held,
+    layout: Layout,
     (one, two): (&[u8], Option<&[u8]>),
     x: &Activations,
     (tile, rows): (usize, &Range<usize>),
     [sums, next]: [&mut [[f32; LANES]]; 2],
 ) {
     let columns = x.tile();
-    let layout = match held {
-        Held::Packed(layout) => layout,
-        #[cfg(target_arch = "x86_64")]
-        Held::Bytes(layout) => layout,
-    };
     if layout.is_float() {
         let x = x.floats(tile, rows);
         match two {
@@ -237,11 +218,11 @@ pub(super) fn tile_of_groups(
         let several = x.tiles() > 1;
         let x = x.integers(tile, rows, layout.is_long());
         match two {
-            Some(two) if several => integer_pair_tile(path, held, [one, two], x, columns, [sums, next]),
+            Some(two) if several => integer_pair_tile(path, layout, [one, two], x, columns, [sums, next]),
             two => {
-                integer_tile(path, held, one, x, columns, sums);
+                integer_tile(path, layout, one, x, columns, sums);
                 if let Some(two) = two {
-                    integer_tile(path, held, two, x, columns, next);
+                    integer_tile(path, layout, two, x, columns, next);
                 }
             }
         }
@@ -302,7 +283,7 @@ pub fn matmul(path: Path, pool: &Pool, x: &Activations, stack: &[&Packed], out: 
                 next.fill([0.0; LANES]);
                 let one = weights.group(group);
                 let two = (group + 1 < end).then(|| weights.group(group + 1));
-                tile_of_groups(path, Held::Packed(layout), (one, two), x, (tile, &all), [sums, next]);
+                tile_of_groups(path, layout, (one, two), x, (tile, &all), [sums, next]);
                 put(tile, group, sums);
                 if two.is_some() {
                     put(tile, group + 1, next);
@@ -387,7 +368,7 @@ mod tests {
         ] {
             let stack = kinds.map(packed);
             let stack = [&stack[0], &stack[1]];
-            let counts: &[usize] = if cfg!(miri) { &[2] } else { &[1, 2, 12, 16, 24, 32, 40, 65] };
+            let counts: &[usize] = if cfg!(miri) { &[2] } else { &[1, 2, 6, 9, 12, 16, 17, 24, 32, 40, 65] };
             for n in counts {
                 let x = inputs(n * columns, *n);
                 let mut want = Vec::new();

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::activations::Forms;
 #[cfg(target_arch = "x86_64")]
-use super::{avx2::products as avx2, avx512::products as avx512};
+use super::avx512::products as avx512;
 
 /// An instruction-set path; a value that is not [`Path::Scalar`] is proof that the CPU has its instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,13 +96,40 @@ impl Path {
         self.columns(Forms { float: true, ..Forms::default() }).1
     }
 
+    /// Whether tiles of these forms, integers alone, are taken in shares of at most 4 columns: codes are unpacked once for
+    /// all of them.
+    pub(super) fn in_shares(self, forms: Forms) -> bool {
+        match self.kind {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => !forms.float,
+            _ => false,
+        }
+    }
+
+    /// Widths of the tiles there are kernels for.
+    pub(super) fn widths(self, forms: Forms) -> &'static [usize] {
+        match self.kind {
+            Kind::Scalar => &[1, 2, 3, 4],
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 if self.in_shares(forms) => &[1, 2, 3, 4, 6, 8, 9, 12, 16],
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 if forms.short || forms.long => &[1, 2, 3, 4],
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => &[1, 2, 3, 4, 5, 6],
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => &[1, 2, 3, 4, 5, 6, 8, 10, 12, 16],
+        }
+    }
+
     /// Columns a kernel computes at once, at most: where a batch is one tile, whose weights are unpacked once then and come
     /// from memory all the while, and where it has several.
     pub(super) fn columns(self, forms: Forms) -> (usize, usize) {
         match self.kind {
             Kind::Scalar => (4, 4),
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 if forms.short || forms.long => (avx2::MAX_COLUMNS, avx2::MAX_COLUMNS),
+            Kind::Avx2 if self.in_shares(forms) => (16, 16),
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 if forms.short || forms.long => (4, 4),
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => (6, 6),
             #[cfg(target_arch = "x86_64")]

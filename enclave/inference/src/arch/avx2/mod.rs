@@ -28,16 +28,6 @@ macro_rules! vectors {
 
 type Sums<const N: usize> = [[f32; LANES]; N];
 
-/// Bytes of a block whose codes are bytes, for the layouts that are unpacked.
-pub(super) fn unpacked_bytes(layout: Layout) -> usize {
-    match layout {
-        Layout::Q4_0 => 544,
-        Layout::Q4_K => 4928,
-        Layout::Q6_K => 5664,
-        _ => layout.block_bytes(),
-    }
-}
-
 vectors! {
     fn load(bytes: &[u8; 32]) -> __m256i {
         // SAFETY: 32 bytes are there; the load needs no alignment.
@@ -104,96 +94,126 @@ vectors! {
         store_floats(out, _mm256_fnmadd_ps(min, step_sum, load_floats(out)));
     }
 
-    /// 16-bit sums of 32 columns of 4-bit codes, for both halves of the rows; `x` begins with the codes.
-    fn nibble_block<const N: usize, const WIDE: bool>(vectors: &[[u8; 32]], x: &[u32]) -> [[__m256i; N]; 2] {
+    /// Codes of 32 columns as bytes, for the shares of a tile: `[word][half of the rows]`.
+    fn unpack_nibbles(vectors: &[[u8; 32]], bytes: &mut [[u8; 32]; 16]) {
+        for i in 0..8 {
+            let both = stream(&vectors[i]);
+            store(&mut bytes[i], low_nibbles(both));
+            store(&mut bytes[8 + i], high_nibbles(both));
+        }
+    }
+
+    /// 16-bit sums of 32 columns of 4-bit codes, for both halves of the rows; `x` begins with the codes of the share.
+    fn nibbles<const N: usize>(vectors: &[[u8; 32]], x: &[u32]) -> [[__m256i; N]; 2] {
         let mut sums = [[_mm256_setzero_si256(); N]; 2];
         for i in 0..4 {
-            if WIDE {
-                add_pairs(&mut sums, [load(&vectors[4 * i]), load(&vectors[4 * i + 1])], &x[2 * i * N..]);
-                add_pairs(&mut sums, [load(&vectors[4 * i + 2]), load(&vectors[4 * i + 3])], &x[(2 * i + 1) * N..]);
-            } else {
-                let both = [stream(&vectors[2 * i]), stream(&vectors[2 * i + 1])];
-                add_pairs(&mut sums, [low_nibbles(both[0]), low_nibbles(both[1])], &x[i * N..]);
-                add_pairs(&mut sums, [high_nibbles(both[0]), high_nibbles(both[1])], &x[(4 + i) * N..]);
-            }
+            let both = [stream(&vectors[2 * i]), stream(&vectors[2 * i + 1])];
+            add_pairs(&mut sums, [low_nibbles(both[0]), low_nibbles(both[1])], &x[i * N..]);
+            add_pairs(&mut sums, [high_nibbles(both[0]), high_nibbles(both[1])], &x[(4 + i) * N..]);
         }
         sums
     }
 
-    /// Writes the codes of [`nibble_block`] as bytes, word by word.
-    fn unpack_nibbles(vectors: &[[u8; 32]], wide: &mut [[u8; 32]]) {
-        for i in 0..8 {
-            let both = stream(&vectors[i]);
-            store(&mut wide[i], low_nibbles(both));
-            store(&mut wide[8 + i], high_nibbles(both));
+    /// 16-bit sums of words of codes that are bytes, for both halves of the rows.
+    fn bytes<const N: usize, const S: usize>(vectors: &[[u8; 32]], x: &[u32]) -> [[__m256i; N]; 2] {
+        let mut sums = [[_mm256_setzero_si256(); N]; 2];
+        for (i, vectors) in vectors.as_chunks::<2>().0.iter().enumerate() {
+            add_pairs(&mut sums, [load(&vectors[0]), load(&vectors[1])], &x[i * S * N..]);
         }
+        sums
     }
 
-    fn q4_0<const N: usize, const WIDE: bool, const BYTES: usize>(group: &[u8], x: &[u32], out: &mut Sums<N>) {
-        for (block, x) in group.as_chunks::<BYTES>().0.iter().zip(x.chunks_exact(BLOCK_WORDS * N)) {
-            let (scales, vectors) = block.split_first_chunk::<32>().expect("288 bytes or more");
-            if !WIDE {
-                ahead(scales);
-            }
-            let (scales, vectors) = (scales.as_chunks::<16>().0, vectors.as_chunks::<32>().0);
-            let pairs = nibble_block::<N, WIDE>(vectors, &x[CODES * N..]);
-            let scales = [halves(&scales[0]), halves(&scales[1])];
-            for n in 0..N {
-                for h in 0..2 {
-                    scaled(&mut out[n], h, widen(x[N + n], pairs[h][n]), x[n], scales[h]);
-                }
-            }
-        }
-    }
-
-    fn q8<const N: usize>(group: &[u8], x: &[u32], out: &mut Sums<N>) {
-        let flip = _mm256_set1_epi8(-128);
-        for (block, x) in group.as_chunks::<544>().0.iter().zip(x.chunks_exact(BLOCK_WORDS * N)) {
-            let (scales, vectors) = block.split_first_chunk::<32>().expect("544 bytes");
+    fn q4_0<const N: usize, const S: usize>(group: &[u8], x: &[u32], out: &mut [[f32; LANES]]) {
+        let mut buffer = [[0; 32]; 16];
+        for (block, x) in group.as_chunks::<288>().0.iter().zip(x.chunks_exact(BLOCK_WORDS * S * N)) {
+            let (scales, vectors) = block.split_first_chunk::<32>().expect("288 bytes");
             ahead(scales);
             let (scales, vectors) = (scales.as_chunks::<16>().0, vectors.as_chunks::<32>().0);
-            let mut sums = [[_mm256_setzero_si256(); N]; 2];
-            for i in 0..8 {
-                // Stored codes turned into signed ones: |w| <= 128 and |x| <= 127, so a pair is at most 32512.
-                let w = [
-                    _mm256_xor_si256(stream(&vectors[2 * i]), flip),
-                    _mm256_xor_si256(stream(&vectors[2 * i + 1]), flip),
-                ];
-                let sizes = [_mm256_abs_epi8(w[0]), _mm256_abs_epi8(w[1])];
-                add_bytes(&mut sums, w, sizes, &x[(CODES + i) * N..]);
-            }
             let scales = [halves(&scales[0]), halves(&scales[1])];
-            for n in 0..N {
-                for h in 0..2 {
-                    scaled(&mut out[n], h, sums[h][n], x[n], scales[h]);
-                }
+            if S > 1 {
+                unpack_nibbles(vectors, &mut buffer);
             }
-        }
-    }
-
-    fn affine<const N: usize>(group: &[u8], x: &[u32], out: &mut Sums<N>) {
-        for (block, x) in group.as_chunks::<640>().0.iter().zip(x.chunks_exact(BLOCK_WORDS * N)) {
-            let vectors = block.as_chunks::<32>().0;
-            let scales = [stream(&vectors[0]), stream(&vectors[1])];
-            let mins = [stream(&vectors[2]), stream(&vectors[3])];
-            let mut sums = [[_mm256_setzero_si256(); N]; 2];
-            for (four, vectors) in vectors[4..].chunks_exact(8).enumerate() {
-                let mut pairs = [[_mm256_setzero_si256(); N]; 2];
-                for i in 0..4 {
-                    let w = [stream(&vectors[2 * i]), stream(&vectors[2 * i + 1])];
-                    add_pairs(&mut pairs, w, &x[(CODES + 4 * four + i) * N..]);
-                }
-                for h in 0..2 {
-                    for n in 0..N {
-                        let sum = _mm256_madd_epi16(pairs[h][n], _mm256_set1_epi16(1));
-                        sums[h][n] = _mm256_add_epi32(sums[h][n], sum);
+            for share in 0..S {
+                let x = &x[share * N..];
+                let codes = &x[CODES * S * N..];
+                let pairs = if S > 1 { bytes::<N, S>(&buffer, codes) } else { nibbles::<N>(vectors, codes) };
+                for n in 0..N {
+                    for h in 0..2 {
+                        let sum = widen(x[S * N + n], pairs[h][n]);
+                        scaled(&mut out[share * N + n], h, sum, x[n], scales[h]);
                     }
                 }
             }
-            for n in 0..N {
-                for h in 0..2 {
-                    scaled(&mut out[n], h, sums[h][n], x[n], _mm256_castsi256_ps(scales[h]));
-                    minus(&mut out[n], h, _mm256_castsi256_ps(mins[h]), x[STEP_SUM * N + n]);
+        }
+    }
+
+    /// Signed codes of a word for both halves of the rows, then their magnitudes: |w| <= 128 and |x| <= 127, so a pair is
+    /// at most 32512.
+    fn signed(vectors: &[[u8; 32]; 2]) -> [__m256i; 4] {
+        let flip = _mm256_set1_epi8(-128);
+        let (first, second) = (stream(&vectors[0]), stream(&vectors[1]));
+        let (first, second) = (_mm256_xor_si256(first, flip), _mm256_xor_si256(second, flip));
+        [first, second, _mm256_abs_epi8(first), _mm256_abs_epi8(second)]
+    }
+
+    fn q8<const N: usize, const S: usize>(group: &[u8], x: &[u32], out: &mut [[f32; LANES]]) {
+        let mut buffer = [[[0; 32]; 4]; 8];
+        for (block, x) in group.as_chunks::<544>().0.iter().zip(x.chunks_exact(BLOCK_WORDS * S * N)) {
+            let (scales, vectors) = block.split_first_chunk::<32>().expect("544 bytes");
+            ahead(scales);
+            let (scales, vectors) = (scales.as_chunks::<16>().0, vectors.as_chunks::<32>().0.as_chunks::<2>().0);
+            let scales = [halves(&scales[0]), halves(&scales[1])];
+            if S > 1 {
+                for i in 0..8 {
+                    let w = signed(&vectors[i]);
+                    for part in 0..4 {
+                        store(&mut buffer[i][part], w[part]);
+                    }
+                }
+            }
+            for share in 0..S {
+                let x = &x[share * N..];
+                let mut sums = [[_mm256_setzero_si256(); N]; 2];
+                for i in 0..8 {
+                    let [first, second, size, next] = if S > 1 {
+                        let w = &buffer[i];
+                        [load(&w[0]), load(&w[1]), load(&w[2]), load(&w[3])]
+                    } else {
+                        signed(&vectors[i])
+                    };
+                    add_bytes(&mut sums, [first, second], [size, next], &x[(CODES + i) * S * N..]);
+                }
+                for n in 0..N {
+                    for h in 0..2 {
+                        scaled(&mut out[share * N + n], h, sums[h][n], x[n], scales[h]);
+                    }
+                }
+            }
+        }
+    }
+
+    fn affine<const N: usize, const S: usize>(group: &[u8], x: &[u32], out: &mut [[f32; LANES]]) {
+        for (block, x) in group.as_chunks::<640>().0.iter().zip(x.chunks_exact(BLOCK_WORDS * S * N)) {
+            block.as_chunks::<64>().0.iter().for_each(ahead);
+            let vectors = block.as_chunks::<32>().0;
+            for share in 0..S {
+                let x = &x[share * N..];
+                let mut sums = [[_mm256_setzero_si256(); N]; 2];
+                for (four, vectors) in vectors[4..].chunks_exact(8).enumerate() {
+                    let pairs = bytes::<N, S>(vectors, &x[(CODES + 4 * four) * S * N..]);
+                    for h in 0..2 {
+                        for n in 0..N {
+                            let sum = _mm256_madd_epi16(pairs[h][n], _mm256_set1_epi16(1));
+                            sums[h][n] = _mm256_add_epi32(sums[h][n], sum);
+                        }
+                    }
+                }
+                for n in 0..N {
+                    let out = &mut out[share * N + n];
+                    for h in 0..2 {
+                        scaled(out, h, sums[h][n], x[n], _mm256_castsi256_ps(load(&vectors[h])));
+                        minus(out, h, _mm256_castsi256_ps(load(&vectors[2 + h])), x[STEP_SUM * S * N + n]);
+                    }
                 }
             }
         }
@@ -239,43 +259,52 @@ vectors! {
         pair(_mm256_cvtepu8_epi32(upper_if(h, even)), _mm256_cvtepu8_epi32(upper_if(h, odd)))
     }
 
-    fn q4_k<const N: usize, const WIDE: bool, const BYTES: usize>(group: &[u8], x: &[u32], out: &mut Sums<N>) {
-        for (block, x) in group.as_chunks::<BYTES>().0.iter().zip(x.chunks_exact(LONG_WORDS * N)) {
-            let (scales, rest) = block.split_first_chunk::<64>().expect("2304 bytes or more");
-            // Factors and minima, then the codes of the sub-blocks.
-            let (head, vectors) = rest.split_at(if WIDE { 24 * 32 } else { 192 });
-            if !WIDE {
-                block[..256].as_chunks::<64>().0.iter().for_each(ahead);
-            }
-            let (packed, wide) = (head.as_chunks::<16>().0, head.as_chunks::<32>().0);
-            let (scales, vectors) = (scales.as_chunks::<16>().0, vectors.as_chunks::<32>().0);
-            let mut dots = [[_mm256_setzero_si256(); N]; 2];
-            let mut mins = [[_mm256_setzero_si256(); N]; 2];
+    fn q4_k<const N: usize, const S: usize>(group: &[u8], x: &[u32], out: &mut [[f32; LANES]]) {
+        let mut buffer = [[0; 32]; 16];
+        for (block, x) in group.as_chunks::<2304>().0.iter().zip(x.chunks_exact(LONG_WORDS * S * N)) {
+            let (head, vectors) = block.split_first_chunk::<256>().expect("2304 bytes");
+            head.as_chunks::<64>().0.iter().for_each(ahead);
+            let (head, vectors) = (head.as_chunks::<16>().0, vectors.as_chunks::<32>().0);
+            let mut dots = [[[_mm256_setzero_si256(); N]; 2]; S];
+            let mut mins = [[[_mm256_setzero_si256(); N]; 2]; S];
             for part in 0..8 {
-                let codes = &x[(LONG_CODES + part * 8) * N..];
-                let pairs = nibble_block::<N, WIDE>(&vectors[part * vectors.len() / 8..], codes);
-                for h in 0..2 {
-                    let factor = if WIDE { load(&wide[2 * part + h]) } else { k_factor(packed, part, h) };
-                    for n in 0..N {
-                        dots[h][n] = _mm256_add_epi32(dots[h][n], _mm256_madd_epi16(pairs[h][n], factor));
+                let vectors = &vectors[8 * part..];
+                if S > 1 {
+                    unpack_nibbles(vectors, &mut buffer);
+                }
+                let factors = [k_factor(&head[4..], part, 0), k_factor(&head[4..], part, 1)];
+                for share in 0..S {
+                    let x = &x[(LONG_CODES + part * 8) * S * N + share * N..];
+                    let pairs = if S > 1 { bytes::<N, S>(&buffer, x) } else { nibbles::<N>(vectors, x) };
+                    let dots = &mut dots[share];
+                    for h in 0..2 {
+                        for n in 0..N {
+                            dots[h][n] = _mm256_add_epi32(dots[h][n], _mm256_madd_epi16(pairs[h][n], factors[h]));
+                        }
                     }
                 }
             }
             for i in 0..4 {
                 for h in 0..2 {
-                    let min = if WIDE { load(&wide[16 + 2 * i + h]) } else { k_mins(packed, i, h) };
-                    for n in 0..N {
-                        let product = _mm256_madd_epi16(min, splat(x[(LONG_THIRTIES + i) * N + n]));
-                        mins[h][n] = _mm256_add_epi32(mins[h][n], product);
+                    let min = k_mins(&head[4..], i, h);
+                    for share in 0..S {
+                        let mins = &mut mins[share][h];
+                        for n in 0..N {
+                            let x = x[((LONG_THIRTIES + i) * S + share) * N + n];
+                            mins[n] = _mm256_add_epi32(mins[n], _mm256_madd_epi16(min, splat(x)));
+                        }
                     }
                 }
             }
             for h in 0..2 {
                 // The sign of a product is exact.
-                let min = _mm256_sub_ps(_mm256_set1_ps(-0.0), halves(&scales[2 + h]));
-                for n in 0..N {
-                    scaled(&mut out[n], h, dots[h][n], x[n], halves(&scales[h]));
-                    scaled(&mut out[n], h, mins[h][n], x[n], min);
+                let min = _mm256_sub_ps(_mm256_set1_ps(-0.0), halves(&head[2 + h]));
+                for share in 0..S {
+                    for n in 0..N {
+                        let at = share * N + n;
+                        scaled(&mut out[at], h, dots[share][h][n], x[at], halves(&head[h]));
+                        scaled(&mut out[at], h, mins[share][h][n], x[at], min);
+                    }
                 }
             }
         }
@@ -298,42 +327,37 @@ vectors! {
         _mm256_cvtepi8_epi32(upper_if(h, load_half(&packed[part])))
     }
 
-    fn q6_k<const N: usize, const WIDE: bool, const BYTES: usize>(group: &[u8], x: &[u32], out: &mut Sums<N>) {
-        for (block, x) in group.as_chunks::<BYTES>().0.iter().zip(x.chunks_exact(LONG_WORDS * N)) {
-            let (scales, rest) = block.split_first_chunk::<32>().expect("3360 bytes or more");
-            // Factors, one by one and in pairs, then the codes of the sub-blocks.
-            let (head, vectors) = rest.split_at(if WIDE { 48 * 32 } else { 256 });
-            if !WIDE {
-                block[..256].as_chunks::<64>().0.iter().for_each(ahead);
-            }
-            let (packed, wide) = (head.as_chunks::<16>().0, head.as_chunks::<32>().0);
-            let (scales, vectors) = (scales.as_chunks::<16>().0, vectors.as_chunks::<32>().0);
+    fn q6_k<const N: usize, const S: usize>(group: &[u8], x: &[u32], out: &mut [[f32; LANES]]) {
+        for (block, x) in group.as_chunks::<3360>().0.iter().zip(x.chunks_exact(LONG_WORDS * S * N)) {
+            let (head, vectors) = block.split_first_chunk::<288>().expect("3360 bytes");
+            head.as_chunks::<64>().0.iter().for_each(ahead);
+            let (head, vectors) = (head.as_chunks::<16>().0, vectors.as_chunks::<32>().0);
             for h in 0..2 {
-                let mut dots = [_mm256_setzero_si256(); N];
+                let mut dots = [[_mm256_setzero_si256(); N]; S];
                 // What the codes' zero, 32, adds to the dot products.
                 for i in 0..8 {
-                    let factors = if WIDE {
-                        load(&wide[32 + 2 * i + h])
-                    } else {
-                        pair(six_factor(packed, 2 * i, h), six_factor(packed, 2 * i + 1, h))
-                    };
-                    for n in 0..N {
-                        let product = _mm256_madd_epi16(factors, splat(x[(LONG_SIXTEENS + i) * N + n]));
-                        dots[n] = _mm256_sub_epi32(dots[n], _mm256_slli_epi32::<5>(product));
+                    let factors = pair(six_factor(&head[2..], 2 * i, h), six_factor(&head[2..], 2 * i + 1, h));
+                    for share in 0..S {
+                        for n in 0..N {
+                            let x = x[((LONG_SIXTEENS + i) * S + share) * N + n];
+                            let product = _mm256_madd_epi16(factors, splat(x));
+                            dots[share][n] = _mm256_sub_epi32(dots[share][n], _mm256_slli_epi32::<5>(product));
+                        }
                     }
                 }
                 for part in 0..16 {
-                    let vectors = &vectors[part * vectors.len() / 16..];
-                    let (quads, factor) = if WIDE {
-                        let vector = |i: usize| load(&vectors[2 * i + h]);
-                        ([vector(0), vector(1), vector(2), vector(3)], load(&wide[2 * part + h]))
-                    } else {
-                        (six_bits(vectors, h), twice(six_factor(packed, part, h)))
-                    };
-                    add_factored(&mut dots, quads, factor, &x[(LONG_CODES + part * 4) * N..]);
+                    let quads = six_bits(&vectors[6 * part..], h);
+                    let factor = twice(six_factor(&head[2..], part, h));
+                    for share in 0..S {
+                        let x = &x[((LONG_CODES + part * 4) * S + share) * N..];
+                        add_factored::<N, S>(&mut dots[share], quads, factor, x);
+                    }
                 }
-                for n in 0..N {
-                    scaled(&mut out[n], h, dots[n], x[n], halves(&scales[h]));
+                for share in 0..S {
+                    for n in 0..N {
+                        let at = share * N + n;
+                        scaled(&mut out[at], h, dots[share][n], x[at], halves(&head[h]));
+                    }
                 }
             }
         }
@@ -408,71 +432,32 @@ vectors! {
         }
     }
 
-    /// Writes whole blocks with codes as bytes, word by word, and factors as they are multiplied.
-    pub(super) fn unpack(layout: Layout, bytes: &[u8], wide: &mut [u8]) {
-        let blocks = bytes.chunks_exact(layout.block_bytes()).zip(wide.chunks_exact_mut(unpacked_bytes(layout)));
-        for (block, wide) in blocks {
-            block[..256].as_chunks::<64>().0.iter().for_each(ahead);
-            let (scales, codes) = match layout {
-                Layout::Q4_0 => (32, 32),
-                Layout::Q4_K => (64, 256),
-                _ => (32, 288),
-            };
-            wide[..scales].copy_from_slice(&block[..scales]);
-            let (packed, vectors) = (block[scales..codes].as_chunks().0, block[codes..].as_chunks().0);
-            let wide = wide[scales..].as_chunks_mut().0;
-            match layout {
-                Layout::Q4_0 => unpack_nibbles(vectors, wide),
-                Layout::Q4_K => {
-                    for h in 0..2 {
-                        for part in 0..8 {
-                            store(&mut wide[2 * part + h], k_factor(packed, part, h));
-                        }
-                        for i in 0..4 {
-                            store(&mut wide[16 + 2 * i + h], k_mins(packed, i, h));
-                        }
-                    }
-                    for part in 0..8 {
-                        unpack_nibbles(&vectors[8 * part..], &mut wide[24 + 16 * part..]);
-                    }
-                }
-                _ => {
-                    for h in 0..2 {
-                        for part in 0..16 {
-                            store(&mut wide[2 * part + h], twice(six_factor(packed, part, h)));
-                            let quads = six_bits(&vectors[6 * part..], h);
-                            for i in 0..4 {
-                                store(&mut wide[48 + 8 * part + 2 * i + h], quads[i]);
-                            }
-                        }
-                        for i in 0..8 {
-                            let factors = pair(six_factor(packed, 2 * i, h), six_factor(packed, 2 * i + 1, h));
-                            store(&mut wide[32 + 2 * i + h], factors);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    pub(super) fn integers<const N: usize>(layout: Layout, group: &[u8], x: &[u32], out: &mut Sums<N>) {
+    /// `out[n] += group . column n` for a tile of an integer layout, `S` shares of `N` columns.
+    fn integers_of<const N: usize, const S: usize>(layout: Layout, group: &[u8], x: &[u32], out: &mut [[f32; LANES]]) {
         match layout {
-            Layout::Q4_0 => q4_0::<N, false, 288>(group, x, out),
-            Layout::Q4_K => q4_k::<N, false, 2304>(group, x, out),
-            Layout::Q6_K => q6_k::<N, false, 3360>(group, x, out),
-            Layout::Q8 => q8(group, x, out),
-            Layout::Affine => affine(group, x, out),
+            Layout::Q4_0 => q4_0::<N, S>(group, x, out),
+            Layout::Q4_K => q4_k::<N, S>(group, x, out),
+            Layout::Q6_K => q6_k::<N, S>(group, x, out),
+            Layout::Q8 => q8::<N, S>(group, x, out),
+            Layout::Affine => affine::<N, S>(group, x, out),
             Layout::F32 | Layout::F16 | Layout::Bf16 => unreachable!("integer layouts only"),
         }
     }
 
-    /// [`integers`] with blocks that were unpacked.
-    pub(super) fn unpacked_integers<const N: usize>(layout: Layout, group: &[u8], x: &[u32], out: &mut Sums<N>) {
-        match layout {
-            Layout::Q4_0 => q4_0::<N, true, 544>(group, x, out),
-            Layout::Q4_K => q4_k::<N, true, 4928>(group, x, out),
-            Layout::Q6_K => q6_k::<N, true, 5664>(group, x, out),
-            _ => unreachable!("not held as bytes"),
+    /// `out[n] += group . column n` for a tile of an integer layout.
+    pub(super) fn integers(layout: Layout, group: &[u8], x: &[u32], columns: usize, out: &mut [[f32; LANES]]) {
+        assert_eq!(out.len(), columns, "as many sums as columns");
+        match columns {
+            1 => integers_of::<1, 1>(layout, group, x, out),
+            2 => integers_of::<2, 1>(layout, group, x, out),
+            3 => integers_of::<3, 1>(layout, group, x, out),
+            4 => integers_of::<4, 1>(layout, group, x, out),
+            6 => integers_of::<3, 2>(layout, group, x, out),
+            8 => integers_of::<4, 2>(layout, group, x, out),
+            9 => integers_of::<3, 3>(layout, group, x, out),
+            12 => integers_of::<4, 3>(layout, group, x, out),
+            16 => integers_of::<4, 4>(layout, group, x, out),
+            other => unreachable!("no kernel of integers for {other} columns"),
         }
     }
 

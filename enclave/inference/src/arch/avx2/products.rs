@@ -6,9 +6,6 @@
 use std::arch::asm;
 use std::arch::x86_64::__m256i;
 
-/// Widest tile: two sums of each column, for the halves of the rows, and what is added fill the registers.
-pub(in super::super) const MAX_COLUMNS: usize = 4;
-
 /// Names the sums of a tile's columns; the widths there are kernels for.
 macro_rules! columns {
     ($width:expr, $step:ident, $($operands:tt)*) => {
@@ -131,7 +128,7 @@ macro_rules! add_factored {
                     concat!("vpaddd {", stringify!($a), "}, {", stringify!($a), "}, {one}"),
                 )*
                 x = in(reg) $x.as_ptr(),
-                columns = const 4 * N,
+                columns = const 4 * S * N,
                 w0 = in(ymm_reg) $weights[0],
                 w1 = in(ymm_reg) $weights[1],
                 w2 = in(ymm_reg) $weights[2],
@@ -147,15 +144,16 @@ macro_rules! add_factored {
     }};
 }
 
-/// `sums[n] += factor * (weights * codes of column n)` for four words of codes, whose 16-bit sums fit two deep.
+/// `sums[n] += factor * (weights * codes of column n)` for four words of codes, `S * N` apart, whose 16-bit sums fit two
+/// deep.
 #[target_feature(enable = "avx2")]
 #[inline]
-pub(super) fn add_factored<const N: usize>(
+pub(super) fn add_factored<const N: usize, const S: usize>(
     sums: &mut [__m256i; N],
     weights: [__m256i; 4],
     factor: __m256i,
     x: &[u32],
 ) {
-    assert!(x.len() >= 4 * N, "four words for each column");
+    assert!(x.len() >= (3 * S + 1) * N, "four words for each column");
     columns!(N, add_factored, sums, weights, factor, x,);
 }
