@@ -8,6 +8,7 @@ import ctypes, json, os, random, resource, statistics, subprocess, sys, time
 
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
 THREADS = int(os.environ.get("THREADS", "2"))
+KERNELS = ["--kernels", os.environ["KERNELS"]] if os.environ.get("KERNELS") else []
 PROMPT, GENERATE, SEQUENCES, ARRIVING = 512, 64, 16, 64
 
 
@@ -70,12 +71,12 @@ def peer(model, n_prompt, n_gen, n_seq, threads):
 
 
 def ours_arrive(program, model, n_prompt, n_seq, threads):
-    args = [program, "arrive", "-m", model, "-p", n_prompt, "-n", 4, "-s", n_seq, "-t", threads, "-r", 1]
+    args = [program, "arrive", "-m", model, "-p", n_prompt, "-n", 4, "-s", n_seq, "-t", threads, "-r", 1] + KERNELS
     return json.loads(subprocess.check_output([str(arg) for arg in args]))
 
 
 def ours(program, model, n_prompt, n_gen, n_seq, threads):
-    args = [program, "speed", "-m", model, "-p", n_prompt, "-n", n_gen, "-s", n_seq, "-t", threads, "-r", 1]
+    args = [program, "speed", "-m", model, "-p", n_prompt, "-n", n_gen, "-s", n_seq, "-t", threads, "-r", 1] + KERNELS
     answers = json.loads(subprocess.check_output([str(arg) for arg in args]))
     out = {"load_s": answers[0]["load_s"], "peak_rss_bytes": max(a["peak_rss_bytes"] for a in answers)}
     for a in answers:
@@ -101,7 +102,7 @@ def main(program, models):
         tests = [("single", PROMPT, GENERATE, 1), ("batch", 0, GENERATE // 2, SEQUENCES)]
         for turn in range(ROUNDS):
             print("%s, round %d of %d" % (os.path.basename(model), turn + 1, ROUNDS), file=sys.stderr)
-            limits = [program, "limits", "-t", str(THREADS), "-r", "2"]
+            limits = [program, "limits", "-t", str(THREADS), "-r", "2"] + KERNELS
             runs["limits"].append(json.loads(subprocess.check_output(limits)))
             for test, *shape in tests:
                 runs.setdefault(("us", test), []).append(ours(program, model, *shape, THREADS))

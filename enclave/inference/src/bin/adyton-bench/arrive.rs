@@ -79,7 +79,7 @@ pub(crate) fn arrive(
         "n_prompt": n_prompt,
         "n_gen": n_gen,
         "n_sequences": n_sequences,
-        "n_threads": run.threads,
+        "n_threads": run.machine.threads,
         "first_token_p50_s": quantile(&first_s, 0.5),
         "first_token_p95_s": quantile(&first_s, 0.95),
         "avg_total_ts": average,

@@ -26,7 +26,7 @@ pub(crate) fn embed(run: &Run, json_file: &Path, repetitions: usize) -> Result<V
     let config = EncoderConfig::from_json(&read("config.json")?)?;
     let tokenizer = Tokenizer::from_word_piece(&WordPieceFile::from_json(&read("tokenizer.json")?)?)?;
     let weights = read("model.safetensors")?;
-    let options = run.options()?;
+    let options = run.machine.options()?;
     let encoder = Encoder::load(&config, &EncoderTensors::parse(&weights)?, options)?;
     // Truncation and pooling are settings of the folder, not of tokenizer.json.
     let cls = setting(&run.model, "1_Pooling/config.json", "pooling_mode_cls_token").as_bool() == Some(true);
@@ -56,5 +56,5 @@ pub(crate) fn embed(run: &Run, json_file: &Path, repetitions: usize) -> Result<V
         encoder.embed(&all, pooling)?;
         samples.push(start.elapsed().as_secs_f64());
     }
-    Ok(json!({ "n_texts": all.len(), "n_threads": run.threads, "samples_s": samples }))
+    Ok(json!({ "n_texts": all.len(), "n_threads": run.machine.threads, "samples_s": samples }))
 }

@@ -19,6 +19,6 @@ pub(crate) fn with_directory<T>(
 
 /// Loads a model.
 pub(crate) fn load(run: &Run) -> Result<Model, AnyError> {
-    let options = run.options()?;
+    let options = run.machine.options()?;
     with_directory(&run.model, |gguf, source| Ok(Model::load(gguf, source, options)?))
 }

@@ -2,9 +2,11 @@
 
 use std::time::Instant;
 
+use adyton_inference::arch::Pool;
 use adyton_inference::arch::limits::{READ_BYTES, Reader, f32_peak, int8_peak};
-use adyton_inference::arch::{Path, Pool};
 use serde_json::{Value, json};
+
+use crate::{AnyError, Machine};
 
 /// The best of several runs, in 10^9 a second.
 #[expect(clippy::cast_precision_loss, reason = "operation counts")]
@@ -16,8 +18,8 @@ fn best(repetitions: usize, mut run: impl FnMut() -> usize) -> f64 {
     rates.fold(0.0, f64::max)
 }
 
-pub(crate) fn limits(threads: usize, repetitions: usize) -> Value {
-    let (path, pool) = (Path::best(), Pool::new(threads));
+pub(crate) fn limits(machine: &Machine, repetitions: usize) -> Result<Value, AnyError> {
+    let (path, pool) = (machine.path()?, Pool::new(machine.threads));
     let reader = Reader::default();
     let mut pass = 0;
     let read = best(repetitions * 16, || {
@@ -27,11 +29,11 @@ pub(crate) fn limits(threads: usize, repetitions: usize) -> Value {
     });
     let f32 = best(repetitions * 4, || f32_peak(path, &pool));
     let int8 = best(repetitions * 4, || int8_peak(path, &pool));
-    json!({
-        "n_threads": threads,
+    Ok(json!({
+        "n_threads": machine.threads,
         "kernels": path.to_string(),
         "read_gb_s": read,
         "f32_gflop_s": f32,
         "int8_gop_s": int8,
-    })
+    }))
 }

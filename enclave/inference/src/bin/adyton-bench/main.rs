@@ -34,15 +34,22 @@ struct Run {
     /// Model file (GGUF); for `embed` a folder with model.safetensors, config.json and tokenizer.json.
     #[arg(short, long)]
     model: PathBuf,
+    #[command(flatten)]
+    machine: Machine,
+    /// Keys and values: f16, f32 or q8.
+    #[arg(long)]
+    kv: Option<KvKind>,
+}
+
+/// What of the machine is used.
+#[derive(Args, Clone)]
+struct Machine {
     /// Threads that compute.
     #[arg(short, long, default_value_t = 2)]
     threads: usize,
     /// Kernel path: scalar, avx2, avx512-vnni, amx-int8; the fastest of this CPU where absent.
     #[arg(long)]
     kernels: Option<String>,
-    /// Keys and values: f16, f32 or q8.
-    #[arg(long)]
-    kv: Option<KvKind>,
 }
 
 #[derive(Subcommand)]
@@ -117,16 +124,15 @@ enum Verb {
     },
     /// Read bandwidth, f32 and int8 peaks of this machine.
     Limits {
-        /// Threads that compute.
-        #[arg(short, long, default_value_t = 2)]
-        threads: usize,
+        #[command(flatten)]
+        machine: Machine,
         /// Repetitions.
         #[arg(short = 'r', default_value_t = 5)]
         repetitions: usize,
     },
 }
 
-impl Run {
+impl Machine {
     fn path(&self) -> Result<Path, AnyError> {
         let Some(name) = &self.kernels else { return Ok(Path::best()) };
         let path = Path::available().into_iter().find(|path| path.to_string() == *name);
@@ -149,7 +155,7 @@ fn main() -> ExitCode {
         Verb::Logits { run, tokens, greedy } => logits::logits(&run, &tokens, greedy),
         Verb::Tokenize { model, text_file, special } => logits::tokenize(&model, &text_file, special),
         Verb::Embed { run, json_file, repetitions } => embed::embed(&run, &json_file, repetitions),
-        Verb::Limits { threads, repetitions } => Ok(limits::limits(threads, repetitions.max(1))),
+        Verb::Limits { machine, repetitions } => limits::limits(&machine, repetitions.max(1)),
     };
     match result {
         Ok(answer) => {

@@ -142,7 +142,7 @@ pub(crate) fn speed(
             "n_prompt": n_prompt,
             "n_gen": n_gen,
             "n_sequences": if n_gen == 0 { 1 } else { n_sequences },
-            "n_threads": run.threads,
+            "n_threads": run.machine.threads,
             "avg_ts": average,
             "samples_ts": samples.iter().map(|rate| rate.wall).collect::<Vec<_>>(),
             "samples_per_cpu_s": samples.iter().map(|rate| rate.cpu).collect::<Vec<_>>(),
