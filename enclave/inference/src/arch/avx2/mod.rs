@@ -1,5 +1,7 @@
 //! The kernels with AVX2 and FMA: 16 rows as two registers of 8, up to 4 columns of integers and 6 of floats at once.
 //!
+//! Tiles of integers have up to 16 columns, `S` shares of `N`: what registers hold. Codes are unpacked once for all shares.
+//!
 //! Products of codes are summed in 16 bits where they fit: 4-bit codes 8 deep (8 * 2 * 15 * 127 = 30480), 5-bit codes 4
 //! deep (4 * 2 * 31 * 127 = 31496), 6-bit codes 2 deep (2 * 2 * 63 * 127 = 32004).
 
