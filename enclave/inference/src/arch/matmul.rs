@@ -316,6 +316,21 @@ mod tests {
         out
     }
 
+    /// All types; under Miri, where each takes long, one for each layout.
+    fn kinds() -> Vec<TensorType> {
+        let mut kinds = TensorType::ALL.to_vec();
+        if cfg!(miri) {
+            let mut seen = Vec::new();
+            kinds.retain(|kind| {
+                let layout = Layout::of(*kind);
+                let new = !seen.contains(&layout);
+                seen.push(layout);
+                new
+            });
+        }
+        kinds
+    }
+
     fn bits(x: &[f32]) -> Vec<u32> {
         x.iter().map(|x| if x.is_nan() { u32::MAX } else { x.to_bits() }).collect()
     }
@@ -328,7 +343,7 @@ mod tests {
     fn every_path_batch_and_thread_count_gives_the_same_bits() {
         // Parts of three groups on one thread, of one on three.
         let (rows, columns) = if cfg!(miri) { (17, 256) } else { (149, 512) };
-        for kind in TensorType::ALL {
+        for kind in kinds() {
             let weights = Packed::from_bytes(kind, (rows, columns), &random(kind, rows, columns, 3)).unwrap();
             let counts: &[usize] = if cfg!(miri) {
                 &[2]
@@ -385,8 +400,8 @@ mod tests {
 
     #[test]
     fn products_are_close_to_f64() {
-        let (rows, columns) = (16, if cfg!(miri) { 256 } else { 1024 });
-        for kind in TensorType::ALL {
+        let (rows, columns) = if cfg!(miri) { (2, 256) } else { (16, 1024) };
+        for kind in kinds() {
             let bytes = random(kind, rows, columns, 11);
             let mut weights = vec![0.0; rows * columns];
             dequantize(kind, &bytes, &mut weights);
