@@ -437,6 +437,9 @@ mod tests {
         fn paths_agree_bit_for_bit(
             x in prop::collection::vec(prop_oneof![4 => -20f32..20.0, 1 => prop::num::f32::ANY], 0..100),
         ) {
+            // Miri draws the payload of each NaN that is computed, and the code of a NaN is a part of it.
+            let known = |x: f32| if cfg!(miri) && !x.is_finite() { 0.0 } else { x };
+            let x: Vec<f32> = x.into_iter().map(known).collect();
             let y: Vec<f32> = x.iter().rev().copied().collect();
             let want = every_function(Path::Scalar, &x, &y);
             for path in Path::available() {
