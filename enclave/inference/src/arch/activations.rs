@@ -78,16 +78,18 @@ const COLUMNS_FOR_TILES: usize = 32;
 
 /// Columns of each tile, all alike, for `n` columns.
 fn tile_columns(n: usize, path: Path, forms: Forms) -> usize {
-    let (single, several) = path.columns(forms);
-    let max = if n <= single { single } else { several };
-    // As few tiles as possible, and no wider than needed.
-    let wanted = n.div_ceil(n.div_ceil(max).max(1)).max(1);
-    let widths = path.widths(forms);
-    if n > single && path.in_shares(forms) {
-        // As few columns as possible, where unpacking the codes for a tile costs what half a column does.
+    let (widths, max) = (path.widths(forms), path.max_columns(forms));
+    if let Some(width) = widths.iter().find(|width| **width >= n) {
+        return *width;
+    }
+    if path.in_shares(forms) {
+        // As few columns as possible, where unpacking the codes for a tile costs what half a column does: 12 instructions
+        // for half of the rows and 32 elements, a column about 24.
         let cost = |width: &&usize| n.div_ceil(**width) * (2 * **width + 1);
         return widths.iter().min_by_key(cost).copied().unwrap_or(max);
     }
+    // As few tiles as possible, and no wider than needed.
+    let wanted = n.div_ceil(n.div_ceil(max));
     widths.iter().find(|width| **width >= wanted).copied().unwrap_or(max)
 }
 

@@ -180,7 +180,7 @@ impl Target {
 
 /// Whether weights are multiplied a block of elements at a time. With few tiles they are taken as they come from memory:
 /// widening floats does not pay for so few, and integers were 5 to 30 % slower in blocks, most likely since one long stream
-/// is read faster than many short ones. Only pairs of groups of integers gain from blocks at all.
+/// is read faster than many short ones. Of longer batches of integers only pairs of groups were faster in blocks.
 fn in_blocks(path: Path, x: &Activations, weights: &Packed) -> bool {
     if weights.layout().is_float() { x.tiles() > 2 } else { path.integer_pairs() && x.tiles() > 3 }
 }

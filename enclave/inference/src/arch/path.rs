@@ -93,7 +93,7 @@ impl Path {
 
     /// Queries attention computes at once, at most.
     pub(crate) fn attention_columns(self) -> usize {
-        self.columns(Forms { float: true, ..Forms::default() }).1
+        self.max_columns(Forms { float: true, ..Forms::default() })
     }
 
     /// Whether tiles of these forms, integers alone, are taken in shares of at most 4 columns: codes are unpacked once for
@@ -106,7 +106,7 @@ impl Path {
         }
     }
 
-    /// Widths of the tiles there are kernels for.
+    /// Widths of the tiles there are kernels for, narrowest first.
     pub(super) fn widths(self, forms: Forms) -> &'static [usize] {
         match self.kind {
             Kind::Scalar => &[1, 2, 3, 4],
@@ -121,23 +121,17 @@ impl Path {
         }
     }
 
-    /// Columns a kernel computes at once, at most: where a batch is one tile, whose weights are unpacked once then and come
-    /// from memory all the while, and where it has several.
-    pub(super) fn columns(self, forms: Forms) -> (usize, usize) {
+    /// Columns of a tile where a batch has several, at most. A batch that is one tile has the widest there is: weights are
+    /// unpacked once then, and come from memory all the while.
+    pub(super) fn max_columns(self, forms: Forms) -> usize {
         match self.kind {
-            Kind::Scalar => (4, 4),
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 if self.in_shares(forms) => (16, 16),
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 if forms.short || forms.long => (4, 4),
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => (6, 6),
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 if self.integer_pairs() && !forms.float => (16, avx512::MAX_COLUMNS),
+            Kind::Avx512 if self.integer_pairs() && !forms.float => avx512::MAX_COLUMNS,
             // Longer batches of integers were as fast in either width, within the noise; floats have pairs of groups for
             // the narrower one.
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 => (16, 12),
+            Kind::Avx512 => 12,
+            _ => self.widths(forms).last().copied().unwrap_or(1),
         }
     }
 }

@@ -4,7 +4,7 @@
 //! early, and has no registers left for sums.
 
 use std::arch::asm;
-use std::arch::x86_64::__m256i;
+use std::arch::x86_64::{__m256i, _mm256_set1_epi16};
 
 /// Names the sums of a tile's columns; the widths there are kernels for.
 macro_rules! columns {
@@ -19,8 +19,13 @@ macro_rules! columns {
     };
 }
 
-macro_rules! add_pairs {
-    ($sums:expr, $weights:expr, $x:expr, $($n:literal $a:ident $b:ident)*) => {{
+/// For each column: loads its word into `two`, makes products for both halves of the rows of it in `one` and `two`, and
+/// adds them to the sums.
+macro_rules! both_halves {
+    (
+        $products:literal, $add:literal, $sums:expr, $x:expr, [$($name:ident = $value:expr),*],
+        $($n:literal $a:ident $b:ident)*
+    ) => {{
         let [first, second] = $sums;
         let ([$($a),*], [$($b),*]) = (&mut first[..], &mut second[..]) else { unreachable!("as many sums as columns") };
         let (one, two): (__m256i, __m256i);
@@ -29,14 +34,12 @@ macro_rules! add_pairs {
             asm!(
                 $(
                     concat!("vpbroadcastd {two}, dword ptr [{x} + 4*", $n, "]"),
-                    "vpmaddubsw {one}, {first}, {two}",
-                    "vpmaddubsw {two}, {second}, {two}",
-                    concat!("vpaddw {", stringify!($a), "}, {", stringify!($a), "}, {one}"),
-                    concat!("vpaddw {", stringify!($b), "}, {", stringify!($b), "}, {two}"),
+                    $products,
+                    concat!($add, " {", stringify!($a), "}, {", stringify!($a), "}, {one}"),
+                    concat!($add, " {", stringify!($b), "}, {", stringify!($b), "}, {two}"),
                 )*
                 x = in(reg) $x.as_ptr(),
-                first = in(ymm_reg) $weights[0],
-                second = in(ymm_reg) $weights[1],
+                $($name = in(ymm_reg) $value,)*
                 one = out(ymm_reg) one,
                 two = out(ymm_reg) two,
                 $($a = inout(ymm_reg) *$a, $b = inout(ymm_reg) *$b,)*
@@ -52,42 +55,16 @@ macro_rules! add_pairs {
 #[inline]
 pub(super) fn add_pairs<const N: usize>(sums: &mut [[__m256i; N]; 2], weights: [__m256i; 2], x: &[u32]) {
     assert!(x.len() >= N, "a word for each column");
-    columns!(N, add_pairs, sums, weights, x,);
-}
-
-macro_rules! add_bytes {
-    ($sums:expr, $weights:expr, $sizes:expr, $ones:expr, $x:expr, $($n:literal $a:ident $b:ident)*) => {{
-        let [first, second] = $sums;
-        let ([$($a),*], [$($b),*]) = (&mut first[..], &mut second[..]) else { unreachable!("as many sums as columns") };
-        let (one, two): (__m256i, __m256i);
-        // SAFETY: reads a word of `x` for each column, and changes the named registers only.
-        unsafe {
-            asm!(
-                $(
-                    concat!("vpbroadcastd {two}, dword ptr [{x} + 4*", $n, "]"),
-                    "vpsignb {one}, {two}, {first}",
-                    "vpsignb {two}, {two}, {second}",
-                    "vpmaddubsw {one}, {first_size}, {one}",
-                    "vpmaddubsw {two}, {second_size}, {two}",
-                    "vpmaddwd {one}, {one}, {ones}",
-                    "vpmaddwd {two}, {two}, {ones}",
-                    concat!("vpaddd {", stringify!($a), "}, {", stringify!($a), "}, {one}"),
-                    concat!("vpaddd {", stringify!($b), "}, {", stringify!($b), "}, {two}"),
-                )*
-                x = in(reg) $x.as_ptr(),
-                first = in(ymm_reg) $weights[0],
-                second = in(ymm_reg) $weights[1],
-                first_size = in(ymm_reg) $sizes[0],
-                second_size = in(ymm_reg) $sizes[1],
-                ones = in(ymm_reg) $ones,
-                one = out(ymm_reg) one,
-                two = out(ymm_reg) two,
-                $($a = inout(ymm_reg) *$a, $b = inout(ymm_reg) *$b,)*
-                options(pure, readonly, nostack, preserves_flags),
-            );
-        }
-        let _ = (one, two);
-    }};
+    columns!(
+        N,
+        both_halves,
+        "vpmaddubsw {one}, {first}, {two}
+        vpmaddubsw {two}, {second}, {two}",
+        "vpaddw",
+        sums,
+        x,
+        [first = weights[0], second = weights[1]],
+    );
 }
 
 /// `sums[h][n] += weights[h] * codes of column n` for signed weights and their magnitudes, 32-bit sums of four products.
@@ -100,8 +77,26 @@ pub(super) fn add_bytes<const N: usize>(
     x: &[u32],
 ) {
     assert!(x.len() >= N, "a word for each column");
-    let ones = std::arch::x86_64::_mm256_set1_epi16(1);
-    columns!(N, add_bytes, sums, weights, sizes, ones, x,);
+    columns!(
+        N,
+        both_halves,
+        "vpsignb {one}, {two}, {first}
+        vpsignb {two}, {two}, {second}
+        vpmaddubsw {one}, {size}, {one}
+        vpmaddubsw {two}, {next_size}, {two}
+        vpmaddwd {one}, {one}, {ones}
+        vpmaddwd {two}, {two}, {ones}",
+        "vpaddd",
+        sums,
+        x,
+        [
+            first = weights[0],
+            second = weights[1],
+            size = sizes[0],
+            next_size = sizes[1],
+            ones = _mm256_set1_epi16(1)
+        ],
+    );
 }
 
 macro_rules! add_factored {
