@@ -18,7 +18,8 @@ use std::fs::OpenOptions;
 use std::hint::black_box;
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
-use std::time::Instant;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 /// Where the kernel takes randomness; reading waits until it has enough.
 pub const POOL: &str = "/dev/random";
@@ -26,6 +27,8 @@ pub const POOL: &str = "/dev/random";
 const WORDS: usize = 8;
 /// A sample holds perhaps a bit; these are many times what a key needs.
 const JITTER_SAMPLES: usize = 4096;
+/// How often they are taken, at most.
+const JITTER_ATTEMPTS: usize = 32;
 
 /// Why there is not enough randomness to draw a key.
 #[derive(Debug, thiserror::Error)]
@@ -77,8 +80,23 @@ fn processor(next: impl Fn() -> Option<u64>) -> Result<Vec<u8>, EntropyError> {
     Ok(words.iter().flat_map(|word| word.to_le_bytes()).collect())
 }
 
-/// How long the same work took, each time: the low bits differ by caches, pipelines and whatever else runs.
+/// Samples that are uneven enough. A fast processor in a quiet moment shows few values; it is asked again a little later, and
+/// each time judged alike.
 fn jitter() -> Result<Vec<u8>, EntropyError> {
+    for _ in 1..JITTER_ATTEMPTS {
+        let samples = intervals();
+        if uneven(&samples).is_ok() {
+            return Ok(samples);
+        }
+        sleep(Duration::from_millis(1));
+    }
+    let samples = intervals();
+    uneven(&samples)?;
+    Ok(samples)
+}
+
+/// How long the same work took, each time: the low bits differ by caches, pipelines and whatever else runs.
+fn intervals() -> Vec<u8> {
     let mut samples = Vec::with_capacity(JITTER_SAMPLES);
     let mut work = 0u64;
     let mut last = Instant::now();
@@ -91,8 +109,7 @@ fn jitter() -> Result<Vec<u8>, EntropyError> {
         last = now;
     }
     black_box(work);
-    uneven(&samples)?;
-    Ok(samples)
+    samples
 }
 
 /// A clock that stands still, or a machine that is simulated step by step, shows the same difference every time.
