@@ -48,17 +48,20 @@ pub fn exp(x: f32) -> f32 {
 /// `2 sqrt(2 / pi)`, of the tanh form of GELU.
 const TWICE_ROOT_2_OVER_PI: f32 = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::SQRT_2;
 
-/// Adds 16 lanes: 8 and 8, 4 and 4, 2 and 2, then the last two.
-#[inline(always)]
-fn tree(mut lanes: [f32; LANES]) -> f32 {
-    let mut half = LANES / 2;
-    while half > 0 {
-        for i in 0..half {
-            lanes[i] += lanes[i + half];
+/// Joins 16 lanes: 8 and 8, 4 and 4, 2 and 2, then the last two.
+macro_rules! tree {
+    ($lanes:expr, |$a:ident, $b:ident| $join:expr) => {{
+        let mut lanes: [f32; LANES] = $lanes;
+        let mut half = LANES / 2;
+        while half > 0 {
+            for i in 0..half {
+                let ($a, $b) = (lanes[i], lanes[i + half]);
+                lanes[i] = $join;
+            }
+            half /= 2;
         }
-        half /= 2;
-    }
-    lanes[0]
+        lanes[0]
+    }};
 }
 
 /// Calls `step` with each lane's accumulator and element index.
@@ -80,7 +83,7 @@ macro_rules! in_lanes {
             let $acc = lanes[$i - whole];
             lanes[$i - whole] = $step;
         }
-        tree(lanes)
+        tree!(lanes, |a, b| a + b)
     }};
 }
 
@@ -326,7 +329,8 @@ fn maximum(x: &[f32]) -> f32 {
             lanes[i] = if chunk[i] > lanes[i] { chunk[i] } else { lanes[i] };
         }
     }
-    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |max, x| if *x > max { *x } else { max })
+    let max = tree!(lanes, |a, b| if a > b { a } else { b });
+    rest.iter().fold(max, |max, x| if *x > max { *x } else { max })
 }
 
 /// The largest absolute value; NaN is none.
@@ -340,7 +344,8 @@ fn largest(x: &[f32]) -> f32 {
             lanes[i] = if x > lanes[i] { x } else { lanes[i] };
         }
     }
-    lanes.iter().chain(rest).fold(0.0, |max, x| if x.abs() > max { x.abs() } else { max })
+    let max = tree!(lanes, |a, b| if a > b { a } else { b });
+    rest.iter().fold(max, |max, x| if x.abs() > max { x.abs() } else { max })
 }
 
 #[inline(always)]
