@@ -424,7 +424,7 @@ impl Encoder {
         }
         for layer in &self.layers {
             let stack: Vec<&Packed> = layer.qkv.iter().collect();
-            self.multiply(activations, (x, dim), &stack, qkv, |_| ());
+            self.multiply(activations, (x, dim), &stack, qkv);
             self.pool.chunks_mut(qkv, 3 * dim, |_, row| f.add(row, &layer.qkv_bias));
             store(self.path, &self.pool, &mut cache, 0, &spans, (qkv, 3 * dim), a);
             let attention = Attention {
@@ -437,34 +437,30 @@ impl Encoder {
                 causal: false,
             };
             attention.run(&self.pool, &spans, mixed);
-            self.multiply(activations, (mixed, dim), &[&layer.output.weights], y, |_| ());
+            self.multiply(activations, (mixed, dim), &[&layer.output.weights], y);
             self.residual(x, y, &layer.output.bias, &layer.output_norm);
-            self.multiply(activations, (x, dim), &[&layer.up.weights], wide, |_| ());
-            let activate = |row: &mut [f32]| {
+            self.multiply(activations, (x, dim), &[&layer.up.weights], wide);
+            self.pool.chunks_mut(wide, a.hidden_dim, |_, row| {
                 f.add(row, &layer.up.bias);
                 f.gelu_exact(row);
-            };
-            let hidden = (&**wide, a.hidden_dim);
-            self.multiply(activations, hidden, &[&layer.down.weights], y, activate);
+            });
+            self.multiply(activations, (wide, a.hidden_dim), &[&layer.down.weights], y);
             self.residual(x, y, &layer.down.bias, &layer.down_norm);
         }
         Ok(())
     }
 
-    /// `out = stack . prepare(x)` for rows of `len` elements.
+    /// `out = stack . x` for rows of `len` elements.
     fn multiply(
         &self,
         activations: &mut Activations,
         (x, len): (&[f32], usize),
         stack: &[&Packed],
         out: &mut Lines<f32>,
-        prepare: impl Fn(&mut [f32]) + Sync,
     ) {
         let n = x.len() / len;
-        activations.fill(self.path, &self.pool, (n, len), Forms::of(stack), |i, out| {
-            out.copy_from_slice(&x[i * len..(i + 1) * len]);
-            prepare(out);
-        });
+        let column = |i: usize| &x[i * len..(i + 1) * len];
+        activations.take(self.path, &self.pool, (n, len), Forms::of(stack), column);
         // Every element is written.
         out.resize(n * stack.iter().map(|weights| weights.rows()).sum::<usize>());
         matmul(self.path, &self.pool, activations, stack, out);
@@ -480,7 +476,7 @@ impl Encoder {
         bias: &[f32],
     ) -> Vec<f32> {
         let mut out = Lines::default();
-        self.multiply(activations, (x, len), stack, &mut out, |_| ());
+        self.multiply(activations, (x, len), stack, &mut out);
         let f = Elementwise::new(self.path);
         self.pool.chunks_mut(&mut out, bias.len(), |_, row| f.add(row, bias));
         out.to_vec()

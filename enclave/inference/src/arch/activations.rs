@@ -1,7 +1,7 @@
 //! A batch of columns in the kernels' layout.
 //!
 //! Columns are taken in tiles of up to 16, so that a kernel holds their sums in registers and finds everything it needs
-//! behind one pointer. Integer tiles hold, for each 32 or, for the long layouts, each 256 rows of a column, 8-bit codes
+//! behind one pointer. All are alike but the last, which may be narrower. Integer tiles hold, for each 32 or, for the long layouts, each 256 rows of a column, 8-bit codes
 //! with one f32 step: symmetric, `step = max |x| / 127`, rounded to nearest, ties to even. A column's codes depend on
 //! nothing but the column.
 
@@ -10,9 +10,11 @@ use std::ops::Range;
 
 use super::lanes::Elementwise;
 use super::lines::Lines;
+use super::matmul::MAX_COLUMNS;
 use super::packed::Packed;
 use super::path::Path;
 use super::pool::Pool;
+use super::turn::turn;
 
 /// Words of a block of 32 rows for each column: step, -8 sum, -128 sum, step * sum, and 8 words of codes. The sums fold
 /// the zero points of unsigned weight codes into the start value of an integer sum.
@@ -62,6 +64,8 @@ pub struct Activations {
     len: usize,
     n: usize,
     tile: usize,
+    /// Columns of the last tile.
+    last: usize,
     /// Whether the codes of a block lie column by column, as AMX wants them, and not word by word.
     by_column: bool,
     /// `[tile][block][BLOCK_WORDS x columns]`.
@@ -76,7 +80,7 @@ pub struct Activations {
 /// Columns from which on tiles paid where it was measured: 1.1 to 1.3 times the vectors with 32, 0.9 with 16 and 24.
 const COLUMNS_FOR_TILES: usize = 32;
 
-/// Columns of each tile, all alike, for `n` columns.
+/// Columns of each tile but the last, for `n` columns.
 fn tile_columns(n: usize, path: Path, forms: Forms) -> usize {
     let (widths, max) = (path.widths(forms), path.max_columns(forms));
     if let Some(width) = widths.iter().find(|width| **width >= n) {
@@ -98,6 +102,14 @@ thread_local! {
     static ROWS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
+/// A tile that is being written.
+struct Tile<'data> {
+    columns: usize,
+    short: &'data mut [u32],
+    long: &'data mut [u32],
+    floats: &'data mut [f32],
+}
+
 impl Activations {
     /// Takes `n` columns of `len` elements. `column(i, out)` writes column `i`; it is called from all threads.
     ///
@@ -107,54 +119,115 @@ impl Activations {
         &mut self,
         path: Path,
         pool: &Pool,
-        (n, len): (usize, usize),
+        shape: (usize, usize),
         forms: Forms,
         column: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
+        self.fill_with(path, pool, shape, forms, |i, out| {
+            column(i, out);
+            None
+        });
+    }
+
+    /// As [`Self::fill`], of columns that are there: `column(i)` is column `i`.
+    ///
+    /// # Panics
+    /// As there, and if one has not `len` elements.
+    pub fn take<'a>(
+        &mut self,
+        path: Path,
+        pool: &Pool,
+        shape: (usize, usize),
+        forms: Forms,
+        column: impl Fn(usize) -> &'a [f32] + Sync,
+    ) {
+        self.fill_with(path, pool, shape, forms, |i, _| Some(column(i)));
+    }
+
+    /// `column` writes what it is given, or returns what is there.
+    fn fill_with<'a>(
+        &mut self,
+        path: Path,
+        pool: &Pool,
+        (n, len): (usize, usize),
+        forms: Forms,
+        column: impl Fn(usize, &mut [f32]) -> Option<&'a [f32]> + Sync,
     ) {
         let whole = |rows: usize, wanted: bool| !wanted || len.is_multiple_of(rows);
         assert!(whole(32, forms.short) && whole(256, forms.long), "integer activations of {len} rows");
         let by_column = path.has_tiles() && n >= COLUMNS_FOR_TILES && (forms.short || forms.long);
         let tile = if by_column { 16 } else { tile_columns(n, path, forms) };
         let tiles = n.div_ceil(tile);
-        (self.len, self.n, self.tile, self.by_column) = (len, n, tile, by_column);
+        let left = n - tiles.saturating_sub(1) * tile;
+        let narrower = path.widths(forms).iter().find(|width| **width >= left);
+        let last = if by_column { tile } else { narrower.copied().unwrap_or(tile) };
+        (self.len, self.n, self.tile, self.last, self.by_column) = (len, n, tile, last, by_column);
         self.has_floats = forms.float;
-        let if_wanted = |wanted: bool, size: usize| if wanted { size * tile } else { 0 };
+        let if_wanted = |wanted: bool, size: usize| if wanted { size } else { 0 };
         let short = if_wanted(forms.short, len / 32 * BLOCK_WORDS);
         let long = if_wanted(forms.long, len / 256 * LONG_WORDS);
         let values = if_wanted(forms.float, len);
         // What is left of earlier batches is overwritten, or belongs to columns that only fill up the last tile.
-        self.short.resize(short * tiles);
-        self.long.resize(long * tiles);
-        self.floats.resize(values * tiles);
-        let f = Elementwise::new(path);
+        let columns = tiles.saturating_sub(1) * tile + last;
+        self.short.resize(short * columns);
+        self.long.resize(long * columns);
+        self.floats.resize(values * columns);
         let (mut shorts, mut longs, mut floats) = (&mut *self.short, &mut *self.long, &mut *self.floats);
         let mut parts: Vec<_> = (0..tiles)
-            .map(|_| {
-                (split_off(&mut shorts, short), split_off(&mut longs, long), split_off(&mut floats, values))
+            .map(|index| {
+                let columns = if index + 1 < tiles { tile } else { last };
+                Tile {
+                    columns,
+                    short: split_off(&mut shorts, short * columns),
+                    long: split_off(&mut longs, long * columns),
+                    floats: split_off(&mut floats, values * columns),
+                }
             })
             .collect();
+        let f = Elementwise::new(path);
+        let codes = |slot: usize, row: &[f32], tile: &mut Tile<'_>| {
+            let place = Place { slot, tile: tile.columns, by_column };
+            if forms.short {
+                quantize(f, row, tile.short, place);
+            }
+            if forms.long {
+                quantize_long(f, row, tile.long, place);
+            }
+        };
+        let write = |i: usize, room: &mut [f32]| {
+            let row = column(i, room);
+            assert!(row.is_none_or(|row| row.len() == len), "column {i} has {len} elements");
+            row
+        };
         pool.chunks_mut(&mut parts, 1, |part, tiles| {
-            // Floats are turned round once all columns of the tile are there: written column by column, each of them
-            // would touch every line of the tile.
-            let wanted = len * if forms.float { tile } else { 1 };
+            let columns = part * tile..n.min((part + 1) * tile);
             ROWS.with_borrow_mut(|rows| {
+                let wanted = len * if forms.float { columns.len() } else { 1 };
                 if rows.len() < wanted {
                     rows.resize(wanted, 0.0);
                 }
-                for (shorts, longs, floats) in tiles {
-                    for slot in 0..tile.min(n - part * tile) {
-                        let place = Place { slot, tile, by_column };
-                        let row = &mut rows[if forms.float { slot * len } else { 0 }..][..len];
-                        column(part * tile + slot, row);
-                        if forms.short {
-                            quantize(f, row, shorts, place);
-                        }
-                        if forms.long {
-                            quantize_long(f, row, longs, place);
-                        }
-                    }
+                for tile in tiles {
                     if forms.float {
-                        turn(&rows[..wanted], len, tile, floats);
+                        // Turned round once all of them are there: written column by column, each would touch every line
+                        // of the tile. Those that only fill it up are like the first.
+                        let mut all: [&[f32]; MAX_COLUMNS] = [&[]; MAX_COLUMNS];
+                        for ((to, room), i) in
+                            all.iter_mut().zip(rows.chunks_exact_mut(len)).zip(columns.clone())
+                        {
+                            *to = write(i, room).unwrap_or(room);
+                        }
+                        let first = all[0];
+                        all[columns.len()..].fill(first);
+                        all.iter()
+                            .enumerate()
+                            .take(columns.len())
+                            .for_each(|(slot, row)| codes(slot, row, tile));
+                        turn(path, &all[..tile.columns], (0, tile.columns), tile.floats);
+                    } else {
+                        for (slot, i) in columns.clone().enumerate() {
+                            let room = &mut rows[..len];
+                            codes(slot, write(i, room).unwrap_or(room), tile);
+                        }
                     }
                 }
             });
@@ -173,9 +246,14 @@ impl Activations {
         self.len
     }
 
-    /// Columns of a tile.
+    /// Columns of a tile that is not the last one, which may have fewer.
     pub(super) fn tile(&self) -> usize {
         self.tile
+    }
+
+    /// Columns of this tile, those that only fill it up among them.
+    pub(super) fn width(&self, tile: usize) -> usize {
+        if tile + 1 < self.tiles() { self.tile } else { self.last }
     }
 
     /// Whether codes lie column by column, in tiles of 16.
@@ -192,14 +270,15 @@ impl Activations {
     pub(super) fn integers(&self, tile: usize, rows: &Range<usize>, long: bool) -> &[u32] {
         let (all, block, words) =
             if long { (&self.long, 256, LONG_WORDS) } else { (&self.short, 32, BLOCK_WORDS) };
-        let at = |row: usize| (tile * (self.len / block) + row / block) * words * self.tile;
+        let at =
+            |row: usize| tile * self.tile * self.len / block * words + row / block * words * self.width(tile);
         &all[at(rows.start)..at(rows.end)]
     }
 
     /// Floats of `rows` of a tile.
     pub(super) fn floats(&self, tile: usize, rows: &Range<usize>) -> &[f32] {
         assert!(self.has_floats, "float activations were not asked for");
-        let at = |row: usize| (tile * self.len + row) * self.tile;
+        let at = |row: usize| tile * self.tile * self.len + row * self.width(tile);
         &self.floats[at(rows.start)..at(rows.end)]
     }
 }
@@ -216,32 +295,6 @@ fn split_off<'data, T>(rest: &mut &'data mut [T], len: usize) -> &'data mut [T] 
     let (first, others) = std::mem::take(rest).split_at_mut(len);
     *rest = others;
     first
-}
-
-/// Writes `[columns][len]` as `[len][columns]`.
-fn turn(rows: &[f32], len: usize, columns: usize, out: &mut [f32]) {
-    fn exactly<const N: usize>(rows: &[f32], len: usize, out: &mut [f32]) {
-        let rows: [&[f32]; N] = std::array::from_fn(|column| &rows[column * len..][..len]);
-        let out = &mut out.as_chunks_mut::<N>().0[..len];
-        for i in 0..len {
-            for (out, row) in out[i].iter_mut().zip(rows) {
-                *out = row[i];
-            }
-        }
-    }
-    match columns {
-        1 => exactly::<1>(rows, len, out),
-        2 => exactly::<2>(rows, len, out),
-        3 => exactly::<3>(rows, len, out),
-        4 => exactly::<4>(rows, len, out),
-        5 => exactly::<5>(rows, len, out),
-        6 => exactly::<6>(rows, len, out),
-        8 => exactly::<8>(rows, len, out),
-        10 => exactly::<10>(rows, len, out),
-        12 => exactly::<12>(rows, len, out),
-        16 => exactly::<16>(rows, len, out),
-        other => unreachable!("no tile has {other} columns"),
-    }
 }
 
 fn sum(codes: &[i8]) -> i32 {
@@ -299,9 +352,34 @@ fn put_codes(codes: &[i8], words: &mut [u32], place: Place) {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_precision_loss, reason = "tests")]
 mod tests {
     use super::*;
     use crate::arch::path::Kind;
+
+    #[test]
+    fn the_last_tile_is_no_wider_than_needed() {
+        let forms = Forms { float: true, ..Forms::default() };
+        for path in Path::available() {
+            for n in 1..80 {
+                let mut x = Activations::default();
+                x.fill(path, &Pool::new(1), (n, 3), forms, |i, out| out.fill(i as f32));
+                let left = n - (x.tiles() - 1) * x.tile();
+                let want = path.widths(forms).iter().find(|width| **width >= left).copied();
+                assert_eq!(Some(x.width(x.tiles() - 1)), want, "{path}, {n} columns");
+                let mut first = 0;
+                for tile in 0..x.tiles() {
+                    let count = x.width(tile).min(n - first);
+                    for row in x.floats(tile, &(1..3)).chunks(x.width(tile)) {
+                        let want: Vec<f32> = (first..first + count).map(|i| i as f32).collect();
+                        assert_eq!(row[..count], want, "{path}, {n} columns, tile {tile}");
+                    }
+                    first += count;
+                }
+                assert_eq!(first, n, "{path}");
+            }
+        }
+    }
 
     #[test]
     fn tiles_are_even() {

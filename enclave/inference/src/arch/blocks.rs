@@ -9,7 +9,9 @@ use std::ops::Range;
 
 use super::LANES;
 use super::activations::Activations;
-use super::matmul::tile_of_groups;
+#[cfg(target_arch = "x86_64")]
+use super::avx512::pair;
+use super::matmul::{Results, tile_of_groups};
 use super::memory::Memory;
 use super::packed::{Layout, Packed};
 use super::path::{Kind, Path};
@@ -39,16 +41,19 @@ thread_local! {
     static ROOM: RefCell<Room> = RefCell::new(Room { panel: Memory::zeroed(STRIP * FLOATS * WIDE), sums: Vec::new() });
 }
 
-/// Computes `groups` for all columns; `put(tile, group, sums)` takes the results.
+/// Computes `groups` for all columns.
 pub(super) fn part(
     path: Path,
     weights: &Packed,
     groups: Range<usize>,
     x: &Activations,
-    mut put: impl FnMut(usize, usize, &[[f32; LANES]]),
+    results: &Results<'_>,
 ) {
-    let (layout, columns) = (weights.layout(), x.tile());
+    let (layout, widest) = (weights.layout(), x.tile());
     let len = if layout.is_float() { FLOATS } else { INTEGERS };
+    // Their kernels begin at zero by themselves, and write the result by themselves where all of it is there.
+    #[cfg(target_arch = "x86_64")]
+    let paired = |columns: usize| layout.is_float() && path.float_pairs(columns);
     ROOM.with_borrow_mut(|Room { panel, sums }| {
         for (first, from) in groups
             .clone()
@@ -57,8 +62,8 @@ pub(super) fn part(
         {
             let strip = first..groups.end.min(first + STRIP);
             let tiles = from..x.tiles().min(from + TILES);
-            sums.clear();
-            sums.resize(tiles.len() * strip.len() * columns, [0.0; LANES]);
+            // Written before they are read.
+            sums.resize(tiles.len() * strip.len() * widest, [0.0; LANES]);
             for start in (0..x.rows()).step_by(len) {
                 let elements = start..x.rows().min(start + len);
                 let bytes = layout.bytes_of(&elements);
@@ -72,18 +77,46 @@ pub(super) fn part(
                     true => &panel[slot * FLOATS * WIDE..][..elements.len() * WIDE],
                     false => &weights.group(first + slot)[bytes.clone()],
                 };
-                for (tile, sums) in tiles.clone().zip(sums.chunks_exact_mut(strip.len() * columns)) {
+                for (tile, sums) in tiles.clone().zip(sums.chunks_exact_mut(strip.len() * widest)) {
+                    let columns = x.width(tile);
+                    let sums = &mut sums[..strip.len() * columns];
                     for (pair, sums) in sums.chunks_mut(2 * columns).enumerate() {
                         let (sums, next) = sums.split_at_mut(columns);
                         let (one, two) = (block(2 * pair), (!next.is_empty()).then(|| block(2 * pair + 1)));
                         let held = if widened { Layout::F32 } else { layout };
+                        #[cfg(target_arch = "x86_64")]
+                        if let Some(two) = two
+                            && paired(columns)
+                        {
+                            let last = elements.end == x.rows();
+                            let to = if last { results.place(tile, first + 2 * pair) } else { None };
+                            let sums = pair::Sums { kept: [sums, next], fresh: start == 0, to };
+                            let x = x.floats(tile, &elements);
+                            // SAFETY: a path with such kernels exists only on CPUs with these instructions.
+                            unsafe { pair::floats(held, [one, two], x, sums, path.loads_once()) }
+                            continue;
+                        }
+                        if start == 0 {
+                            sums.fill([0.0; LANES]);
+                            next.fill([0.0; LANES]);
+                        }
                         tile_of_groups(path, held, (one, two), x, (tile, &elements), [sums, next]);
                     }
                 }
             }
-            for (tile, sums) in tiles.zip(sums.chunks_exact(strip.len() * columns)) {
-                for (group, sums) in strip.clone().zip(sums.chunks_exact(columns)) {
-                    put(tile, group, sums);
+            for (tile, sums) in tiles.zip(sums.chunks_exact(strip.len() * widest)) {
+                let columns = x.width(tile);
+                for (pair, sums) in sums[..strip.len() * columns].chunks(2 * columns).enumerate() {
+                    let group = first + 2 * pair;
+                    let (sums, next) = sums.split_at(columns);
+                    #[cfg(target_arch = "x86_64")]
+                    if !next.is_empty() && paired(columns) && results.place(tile, group).is_some() {
+                        continue;
+                    }
+                    results.put(tile, group, sums);
+                    if !next.is_empty() {
+                        results.put(tile, group + 1, next);
+                    }
                 }
             }
         }

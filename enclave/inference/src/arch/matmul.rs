@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use super::activations::Activations;
 #[cfg(target_arch = "x86_64")]
-use super::avx512::amx;
+use super::avx512::pair::Place;
+#[cfg(target_arch = "x86_64")]
+use super::avx512::{amx, pair};
 use super::packed::{Layout, Packed};
 use super::path::{Kind, Path};
 use super::pool::Pool;
@@ -13,7 +15,7 @@ use super::{LANES, blocks, scalar};
 /// Weights a part of a job covers, bytes: fits the second-level cache beside a tile of activations.
 const PART_BYTES: usize = 192 << 10;
 /// Widest kernel of any path.
-const MAX_COLUMNS: usize = 16;
+pub(super) const MAX_COLUMNS: usize = 16;
 
 /// Runs the kernel for a runtime number of columns with its compile-time twin.
 macro_rules! with_columns {
@@ -128,27 +130,52 @@ fn float_pair_tile(
     out: [&mut [[f32; LANES]]; 2],
 ) {
     #[cfg(target_arch = "x86_64")]
-    if path.kind() == Kind::Avx512 && columns <= super::avx512::pair::MAX_COLUMNS {
+    if path.float_pairs(columns) {
+        let sums = pair::Sums { kept: out, fresh: false, to: None };
         // SAFETY: a path of this kind exists only on CPUs with these instructions.
-        return unsafe { super::avx512::pair::floats(layout, groups, x, out, path.loads_once()) };
+        return unsafe { pair::floats(layout, groups, x, sums, path.loads_once()) };
     }
     for (group, out) in groups.into_iter().zip(out) {
         float_layout_tile(path, layout, group, x, columns, out);
     }
 }
 
-/// `out[column][lane] += sum of w[i][lane] * x[i][column]`, elements in order; `w` is `[element][16]` f32.
-pub(crate) fn float_tile(path: Path, w: &[f32], x: &[f32], columns: usize, out: &mut [[f32; LANES]]) {
-    // SAFETY: every bit pattern of four initialised bytes is four bytes, and u8 has no alignment.
-    let bytes = unsafe { std::slice::from_raw_parts(w.as_ptr().cast(), size_of_val(w)) };
-    float_layout_tile(path, Layout::F32, bytes, x, columns, out);
+/// Floats of `[element][16]` that are multiplied as they lie.
+#[derive(Clone, Copy)]
+pub(crate) enum Floats<'a> {
+    F32(&'a [f32]),
+    F16(&'a [u16]),
 }
 
-/// As [`float_tile`] with f16 weights.
-pub(crate) fn half_tile(path: Path, w: &[u16], x: &[f32], columns: usize, out: &mut [[f32; LANES]]) {
-    // SAFETY: every bit pattern of two initialised bytes is two bytes, and u8 has no alignment.
-    let bytes = unsafe { std::slice::from_raw_parts(w.as_ptr().cast(), size_of_val(w)) };
-    float_layout_tile(path, Layout::F16, bytes, x, columns, out);
+impl<'a> Floats<'a> {
+    fn bytes(self) -> (Layout, &'a [u8]) {
+        // SAFETY: every bit pattern of initialised numbers is bytes, and u8 has no alignment.
+        unsafe {
+            match self {
+                Self::F32(w) => (Layout::F32, std::slice::from_raw_parts(w.as_ptr().cast(), size_of_val(w))),
+                Self::F16(w) => (Layout::F16, std::slice::from_raw_parts(w.as_ptr().cast(), size_of_val(w))),
+            }
+        }
+    }
+}
+
+/// `out[column][lane] += sum of w[i][lane] * x[i][column]`, elements in order.
+pub(crate) fn float_tile(path: Path, w: Floats<'_>, x: &[f32], columns: usize, out: &mut [[f32; LANES]]) {
+    let (layout, w) = w.bytes();
+    float_layout_tile(path, layout, w, x, columns, out);
+}
+
+/// [`float_tile`] for two of one kind.
+pub(crate) fn float_tiles(
+    path: Path,
+    [one, two]: [Floats<'_>; 2],
+    x: &[f32],
+    columns: usize,
+    out: [&mut [[f32; LANES]]; 2],
+) {
+    let ((layout, one), (other, two)) = (one.bytes(), two.bytes());
+    assert_eq!(layout, other, "floats of one kind");
+    float_pair_tile(path, layout, [one, two], x, columns, out);
 }
 
 /// A result that several threads write, each its own rows.
@@ -160,21 +187,46 @@ struct Target {
 // SAFETY: threads write disjoint elements; `matmul` hands each group of rows out once.
 unsafe impl Sync for Target {}
 
-impl Target {
-    /// Writes the sums of one column from row `first` on.
-    ///
-    /// # Safety
-    /// The elements must lie inside the result, and no other thread may write them.
-    unsafe fn put(&self, column: usize, first: usize, sums: &[f32]) {
-        // SAFETY: promised by the caller.
-        unsafe {
-            let to = self.start.add(column * self.rows + first);
-            match sums.first_chunk::<LANES>() {
-                // One store instead of a call.
-                Some(all) => to.cast::<[f32; LANES]>().write_unaligned(*all),
-                None => std::ptr::copy_nonoverlapping(sums.as_ptr(), to, sums.len()),
+/// The rows of one part in a result.
+pub(super) struct Results<'a> {
+    target: &'a Target,
+    weights: &'a Packed,
+    x: &'a Activations,
+    /// The first row of this matrix.
+    offset: usize,
+}
+
+impl Results<'_> {
+    /// Writes the sums of a group of this part.
+    pub(super) fn put(&self, tile: usize, group: usize, sums: &[[f32; LANES]]) {
+        let (count, column) = (LANES.min(self.weights.rows() - group * LANES), tile * self.x.tile());
+        for (slot, sums) in sums.iter().enumerate().take(self.x.columns() - column) {
+            let at = (column + slot) * self.target.rows + self.offset + group * LANES;
+            // SAFETY: the result is `[columns][rows]` and borrowed exclusively until the job ends; the column is one of
+            // them, the rows are below the end of this matrix's share, and each group belongs to one part, which one
+            // thread takes.
+            unsafe {
+                let to = self.target.start.add(at);
+                match sums[..count].first_chunk::<LANES>() {
+                    // One store instead of a call.
+                    Some(all) => to.cast::<[f32; LANES]>().write_unaligned(*all),
+                    None => std::ptr::copy_nonoverlapping(sums.as_ptr(), to, count),
+                }
             }
         }
+    }
+
+    /// Where sums of two groups of this part go, if all columns of the tile and all rows of the groups are there.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn place(&self, tile: usize, group: usize) -> Option<Place> {
+        let column = tile * self.x.tile();
+        let whole =
+            column + self.x.width(tile) <= self.x.columns() && (group + 2) * LANES <= self.weights.rows();
+        whole.then(|| {
+            let at = column * self.target.rows + self.offset + group * LANES;
+            // SAFETY: as for `put`.
+            unsafe { Place::new(self.target.start.add(at), self.target.rows) }
+        })
     }
 }
 
@@ -206,7 +258,7 @@ pub(super) fn tile_of_groups(
     (tile, rows): (usize, &Range<usize>),
     [sums, next]: [&mut [[f32; LANES]]; 2],
 ) {
-    let columns = x.tile();
+    let columns = x.width(tile);
     if layout.is_float() {
         let x = x.floats(tile, rows);
         match two {
@@ -253,29 +305,21 @@ pub fn matmul(path: Path, pool: &Pool, x: &Activations, stack: &[&Packed], out: 
     let target = Target { start: out.as_mut_ptr(), rows };
     pool.run(parts.len(), &|part| {
         let (weights, offset, first, end) = parts[part];
-        let columns = x.tile();
-        let put = |tile: usize, group: usize, sums: &[[f32; LANES]]| {
-            let count = LANES.min(weights.rows() - group * LANES);
-            for (slot, sums) in sums.iter().enumerate().take(columns.min(n - tile * columns)) {
-                // SAFETY: `out` is `[n][rows]` and borrowed exclusively until the job ends; the column is below n,
-                // the rows are below the end of this matrix's share, and each group belongs to one part, which
-                // one thread takes.
-                unsafe { target.put(tile * columns + slot, offset + group * LANES, &sums[..count]) }
-            }
-        };
+        let results = Results { target: &target, weights, x, offset };
         #[cfg(target_arch = "x86_64")]
         if x.by_column() && !weights.layout().is_float() {
-            amx::part(weights, first..end, x, |tile, group, sums| put(tile, group, sums));
+            amx::part(weights, first..end, x, |tile, group, sums| results.put(tile, group, sums));
             return;
         }
         let layout = weights.layout();
         if in_blocks(path, x, weights) {
-            blocks::part(path, weights, first..end, x, put);
+            blocks::part(path, weights, first..end, x, &results);
             return;
         }
         let mut sums = [[[0.0; LANES]; MAX_COLUMNS]; 2];
         let all = 0..x.rows();
         for tile in 0..x.tiles() {
+            let columns = x.width(tile);
             for group in (first..end).step_by(2) {
                 let [sums, next] = &mut sums;
                 let (sums, next) = (&mut sums[..columns], &mut next[..columns]);
@@ -284,9 +328,9 @@ pub fn matmul(path: Path, pool: &Pool, x: &Activations, stack: &[&Packed], out: 
                 let one = weights.group(group);
                 let two = (group + 1 < end).then(|| weights.group(group + 1));
                 tile_of_groups(path, layout, (one, two), x, (tile, &all), [sums, next]);
-                put(tile, group, sums);
+                results.put(tile, group, sums);
                 if two.is_some() {
-                    put(tile, group + 1, next);
+                    results.put(tile, group + 1, next);
                 }
             }
         }

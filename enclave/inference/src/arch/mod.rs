@@ -26,6 +26,7 @@ mod pool;
 #[cfg(target_arch = "x86_64")]
 mod prefetch;
 mod scalar;
+mod turn;
 
 pub use activations::{Activations, Forms};
 pub use lanes::{Elementwise, dot_lanes, exp};
@@ -35,7 +36,8 @@ pub use path::Path;
 pub use pool::{Cells, Pool};
 
 pub(crate) use lines::Lines;
-pub(crate) use matmul::{float_tile, half_tile};
+pub(crate) use matmul::{Floats, float_tile, float_tiles};
+pub(crate) use turn::turn;
 
 /// Rows that lie interleaved and are computed together.
 pub const LANES: usize = 16;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::activations::Forms;
 #[cfg(target_arch = "x86_64")]
-use super::avx512::products as avx512;
+use super::avx512::{pair, products as avx512};
 
 /// An instruction-set path; a value that is not [`Path::Scalar`] is proof that the CPU has its instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +87,15 @@ impl Path {
         match self.kind {
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => self.loads_once(),
+            _ => false,
+        }
+    }
+
+    /// Whether two groups of floats are computed at once in tiles of this width.
+    pub(super) fn float_pairs(self, columns: usize) -> bool {
+        match self.kind {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => columns <= pair::MAX_COLUMNS,
             _ => false,
         }
     }

@@ -5,9 +5,12 @@
 //! have weight exactly 0, so other tokens of the batch change nothing. Queries that share a KV head are computed
 //! together, which is where the time is saved.
 
+use std::cell::RefCell;
+use std::ops::Range;
+
 use super::Architecture;
 use super::kv_cache::{BLOCK, KvCache, PAGE, Page, Sequence};
-use crate::arch::{Cells, Elementwise, LANES, Path, Pool, float_tile, half_tile};
+use crate::arch::{Cells, Elementwise, Floats, LANES, Lines, Path, Pool, float_tile, float_tiles, turn};
 
 /// Queries of one sequence: rows `first..first + count` of the batch are positions `start..start + count`.
 #[derive(Debug)]
@@ -22,6 +25,23 @@ pub(crate) struct Span<'a> {
 const COLUMNS: usize = 12;
 /// Widths there are kernels for, widest first.
 const WIDTHS: [usize; 7] = [12, 10, 8, 6, 4, 2, 1];
+
+/// What a thread computes in. Kept: to ask for it anew for every few columns cost as much as their products.
+#[derive(Default)]
+struct Room {
+    /// `[head_dim][columns]`.
+    queries: Lines<f32>,
+    /// `[columns][positions]`.
+    scores: Lines<f32>,
+    /// `[positions][columns]`.
+    weights: Lines<f32>,
+    /// `[columns of the part][head_dim]`.
+    results: Lines<f32>,
+}
+
+thread_local! {
+    static ROOM: RefCell<Room> = RefCell::new(Room::default());
+}
 
 /// What one layer's attention needs.
 #[derive(Debug)]
@@ -58,118 +78,170 @@ impl Attention<'_> {
     }
 
     /// Queries `tokens` of a span for one KV head.
-    fn tile(&self, span: &Span<'_>, tokens: std::ops::Range<usize>, head: usize, cells: &Cells<'_, f32>) {
+    fn tile(&self, span: &Span<'_>, tokens: Range<usize>, head: usize, cells: &Cells<'_, f32>) {
         let a = self.architecture;
         let group = a.n_heads / a.n_kv_heads;
-        let columns: Vec<(usize, usize)> =
-            tokens.clone().flat_map(|token| (0..group).map(move |i| (token, i))).collect();
-        let mut results = vec![0.0; columns.len() * a.head_dim];
-        let mut done = 0;
-        while done < columns.len() {
-            let left = columns.len() - done;
-            let max = left.min(self.path.attention_columns());
-            let width = WIDTHS.into_iter().find(|width| *width <= max).unwrap_or(1);
-            let results = &mut results[done * a.head_dim..(done + width) * a.head_dim];
-            self.columns(span, &columns[done..done + width], head, results);
-            done += width;
-        }
-        let rows = results.chunks_exact(group * a.head_dim);
-        for (token, results) in tokens.zip(rows) {
-            let cell = cells.take((span.first + token) * a.n_kv_heads + head);
-            cell.copy_from_slice(results);
-        }
+        let count = tokens.len() * group;
+        ROOM.with_borrow_mut(|room| {
+            room.results.resize(count * a.head_dim);
+            let mut done = 0;
+            while done < count {
+                let max = (count - done).min(self.path.attention_columns());
+                let width = WIDTHS.into_iter().find(|width| *width <= max).unwrap_or(1);
+                self.columns(span, (tokens.start, done..done + width), head, room);
+                done += width;
+            }
+            for (token, results) in tokens.zip(room.results.chunks_exact(group * a.head_dim)) {
+                let cell = cells.take((span.first + token) * a.n_kv_heads + head);
+                cell.copy_from_slice(results);
+            }
+        });
     }
 
-    /// The columns `(token, head in group)`, all of one KV head; `out`: `[columns][head_dim]`.
-    fn columns(&self, span: &Span<'_>, columns: &[(usize, usize)], head: usize, out: &mut [f32]) {
+    /// Columns of one KV head: its query heads of token `start`, then those of the next.
+    fn columns(
+        &self,
+        span: &Span<'_>,
+        (start, columns): (usize, Range<usize>),
+        head: usize,
+        room: &mut Room,
+    ) {
         let a = self.architecture;
         let f = Elementwise::new(self.path);
         let (n, group) = (columns.len(), a.n_heads / a.n_kv_heads);
         let window = a.window(self.layer);
-        let visible = |token: usize| {
+        let visible = |column: usize| {
+            let token = start + column / group;
             let position = if self.causal { span.start + token } else { span.start + span.count - 1 };
             (window.map_or(0, |window| (position + 1).saturating_sub(window)), position + 1)
         };
-        let first = columns.iter().map(|(token, _)| visible(*token).0).min().unwrap_or(0) / PAGE;
-        let end = columns.iter().map(|(token, _)| visible(*token).1).max().unwrap_or(0).div_ceil(PAGE);
+        let first = columns.clone().map(|column| visible(column).0).min().unwrap_or(0) / PAGE;
+        let end = columns.clone().map(|column| visible(column).1).max().unwrap_or(0).div_ceil(PAGE);
         let pages = &span.sequence.pages[first..end];
         let len = pages.len() * PAGE;
 
-        let mut queries = vec![0.0; a.head_dim * n];
-        for (column, (token, i)) in columns.iter().enumerate() {
-            let row = &self.qkv[(span.first + token) * self.stride + (head * group + i) * a.head_dim..];
-            for (d, x) in row[..a.head_dim].iter().enumerate() {
-                queries[d * n + column] = *x;
+        // Every element of all of them is written before it is read.
+        let Room { queries, scores, weights, results } = room;
+        queries.resize(a.head_dim * n);
+        scores.resize(n * len);
+        weights.resize(n * len);
+        let mut rows: [&[f32]; COLUMNS] = [&[]; COLUMNS];
+        for (row, column) in rows.iter_mut().zip(columns.clone()) {
+            let at = (span.first + start + column / group) * self.stride;
+            *row = &self.qkv[at + (head * group + column % group) * a.head_dim..][..a.head_dim];
+        }
+        turn(self.path, &rows[..n], (0, n), queries);
+        for (index, pages) in pages.chunks(2).enumerate() {
+            let mut sums = [[[0.0; LANES]; COLUMNS]; 2];
+            let parts = [0, 1].map(|i| pages.get(i).map(|page| (*page, Part::Keys)));
+            self.multiply(parts, head, queries, n, &mut sums);
+            for (i, sums) in sums.iter().enumerate().take(pages.len()) {
+                for (column, sums) in sums.iter().enumerate().take(n) {
+                    scores[column * len + (2 * index + i) * PAGE..][..PAGE].copy_from_slice(sums);
+                }
             }
         }
-        let mut scores = vec![0.0; n * len];
-        for (index, page) in pages.iter().enumerate() {
-            let mut sums = [[0.0; LANES]; COLUMNS];
-            self.multiply(*page, head, Part::Keys, &queries, n, &mut sums);
-            for (column, sums) in sums.iter().enumerate().take(n) {
-                scores[column * len + index * PAGE..][..PAGE].copy_from_slice(sums);
-            }
-        }
-        let mut weights = vec![0.0; n * len];
         let mut totals = [0.0; COLUMNS];
-        for (column, (token, _)) in columns.iter().enumerate() {
-            let row = &mut scores[column * len..(column + 1) * len];
+        for ((row, column), total) in scores.chunks_exact_mut(len).zip(columns.clone()).zip(&mut totals) {
             f.scale(row, a.attention_scale);
             if let Some(cap) = a.attention_cap {
                 f.soft_cap(row, cap);
             }
-            let (from, to) = visible(*token);
+            let (from, to) = visible(column);
             row[..from - first * PAGE].fill(f32::NEG_INFINITY);
             row[to - first * PAGE..].fill(f32::NEG_INFINITY);
-            totals[column] = f.exp_shifted(row);
-            for (t, weight) in row.iter().enumerate() {
-                weights[t * n + column] = *weight;
-            }
+            *total = f.exp_shifted(row);
         }
-        for d in 0..self.cache.head_dim() / LANES {
-            let mut sums = [[0.0; LANES]; COLUMNS];
-            for (index, page) in pages.iter().enumerate() {
-                let weights = &weights[index * PAGE * n..][..PAGE * n];
-                self.multiply(*page, head, Part::Values(d), weights, n, &mut sums);
+        rows.iter_mut().zip(scores.chunks_exact(len)).for_each(|(row, scores)| *row = scores);
+        turn(self.path, &rows[..n], (0, n), weights);
+        let out = &mut results[columns.start * a.head_dim..columns.end * a.head_dim];
+        let blocks = self.cache.head_dim() / LANES;
+        for d in (0..blocks).step_by(2) {
+            let mut sums = [[[0.0; LANES]; COLUMNS]; 2];
+            for (page, weights) in pages.iter().zip(weights.chunks_exact(PAGE * n)) {
+                let parts = [d, d + 1].map(|d| (d < blocks).then_some((*page, Part::Values(d))));
+                self.multiply(parts, head, weights, n, &mut sums);
             }
-            let count = LANES.min(a.head_dim - d * LANES);
-            for (column, sums) in sums.iter().enumerate().take(n) {
-                for (x, sum) in out[column * a.head_dim + d * LANES..][..count].iter_mut().zip(sums) {
-                    *x = sum / totals[column];
+            for (d, sums) in (d..blocks).zip(&sums) {
+                let count = LANES.min(a.head_dim - d * LANES);
+                for (column, sums) in sums.iter().enumerate().take(n) {
+                    for (x, sum) in out[column * a.head_dim + d * LANES..][..count].iter_mut().zip(sums) {
+                        *x = sum / totals[column];
+                    }
                 }
             }
         }
     }
 
-    /// `sums[column] += sum over i of part[i][16] * x[i][column]`.
-    fn multiply(&self, page: usize, head: usize, part: Part, x: &[f32], n: usize, sums: &mut [[f32; LANES]]) {
+    /// `sums[part][column] += sum over i of part[i][16] * x[i][column]` for one or two parts of pages.
+    fn multiply(
+        &self,
+        parts: [Option<(usize, Part)>; 2],
+        head: usize,
+        x: &[f32],
+        n: usize,
+        [one, two]: &mut [[[f32; LANES]; COLUMNS]; 2],
+    ) {
+        let floats = parts.map(|part| part.and_then(|(page, part)| self.floats(page, head, part)));
+        let (one, two) = (&mut one[..n], &mut two[..n]);
+        if let [Some(first), Some(second)] = floats {
+            return float_tiles(self.path, [first, second], x, n, [one, two]);
+        }
+        for ((part, floats), sums) in parts.into_iter().zip(floats).zip([one, two]) {
+            match (floats, part) {
+                (Some(floats), _) => float_tile(self.path, floats, x, n, sums),
+                (None, Some((page, part))) => self.multiply_codes(page, head, part, x, n, sums),
+                (None, None) => {}
+            }
+        }
+    }
+
+    /// The elements of a part in its page.
+    fn elements(&self, head: usize, part: Part) -> Range<usize> {
         let (offset, count) = match part {
             Part::Keys => (0, self.architecture.head_dim),
             Part::Values(d) => (self.cache.values() + d * PAGE * LANES, PAGE),
         };
         let from = self.cache.place(self.layer, head) + offset;
-        let elements = from..from + count * LANES;
+        from..from + count * LANES
+    }
+
+    /// A part of a page that holds floats.
+    fn floats(&self, page: usize, head: usize, part: Part) -> Option<Floats<'_>> {
+        let elements = self.elements(head, part);
         match &self.cache.pages[page] {
-            Page::F32(data) => float_tile(self.path, &data[elements], x, n, sums),
-            Page::F16(data) => half_tile(self.path, &data[elements], x, n, sums),
-            Page::Q8(codes, steps) => {
-                let f = Elementwise::new(self.path);
-                let steps = &steps[self.cache.steps(self.layer, head)..];
-                let mut block = [0.0; BLOCK * LANES];
-                // Of keys a block of elements at a time, of values all 16 positions.
-                for (index, codes) in codes[elements].chunks(BLOCK * LANES).enumerate() {
-                    let block = &mut block[..codes.len()];
-                    match part {
-                        Part::Keys => f.widen_by_lane(codes, &steps[index * PAGE..][..PAGE], block),
-                        Part::Values(d) => {
-                            let first = self.cache.value_steps() + d * LANES / BLOCK * PAGE;
-                            f.widen_by_row(codes, &steps[first..][..PAGE], block);
-                        }
-                    }
-                    let rows = block.len() / LANES;
-                    float_tile(self.path, block, &x[index * BLOCK * n..][..rows * n], n, sums);
+            Page::F32(data) => Some(Floats::F32(&data[elements])),
+            Page::F16(data) => Some(Floats::F16(&data[elements])),
+            Page::Q8(..) => None,
+        }
+    }
+
+    /// `sums[column] += sum over i of part[i][16] * x[i][column]` of a page that holds codes.
+    fn multiply_codes(
+        &self,
+        page: usize,
+        head: usize,
+        part: Part,
+        x: &[f32],
+        n: usize,
+        sums: &mut [[f32; LANES]],
+    ) {
+        let Page::Q8(codes, steps) = &self.cache.pages[page] else { return };
+        let f = Elementwise::new(self.path);
+        let steps = &steps[self.cache.steps(self.layer, head)..];
+        let mut block = [0.0; BLOCK * LANES];
+        // Of keys a block of elements at a time, of values all 16 positions.
+        for (index, codes) in codes[self.elements(head, part)].chunks(BLOCK * LANES).enumerate() {
+            let block = &mut block[..codes.len()];
+            match part {
+                Part::Keys => f.widen_by_lane(codes, &steps[index * PAGE..][..PAGE], block),
+                Part::Values(d) => {
+                    let first = self.cache.value_steps() + d * LANES / BLOCK * PAGE;
+                    f.widen_by_row(codes, &steps[first..][..PAGE], block);
                 }
             }
+            let rows = block.len() / LANES;
+            float_tile(self.path, Floats::F32(block), &x[index * BLOCK * n..][..rows * n], n, sums);
         }
     }
 }

@@ -132,9 +132,8 @@ impl Model {
         out: &mut Lines<f32>,
     ) {
         let shape = (x.len() / len, len);
-        activations.fill(self.path, &self.pool, shape, Forms::of(&[weights]), |i, out| {
-            out.copy_from_slice(&x[i * len..(i + 1) * len]);
-        });
+        let column = |i: usize| &x[i * len..(i + 1) * len];
+        activations.take(self.path, &self.pool, shape, Forms::of(&[weights]), column);
         self.multiply(activations, &[weights], out);
     }
 
@@ -283,9 +282,8 @@ impl Model {
             }
             let stack: Vec<&Packed> = gate_up.iter().collect();
             let shape = (places.len(), a.dim);
-            scratch.activations.fill(self.path, &self.pool, shape, Forms::of(&stack), |i, out| {
-                out.copy_from_slice(&normed[places[i].0 * a.dim..(places[i].0 + 1) * a.dim]);
-            });
+            let column = |i: usize| &normed[places[i].0 * a.dim..][..a.dim];
+            scratch.activations.take(self.path, &self.pool, shape, Forms::of(&stack), column);
             self.gated(&stack, down, scratch);
             for ((token, rank), y) in places.iter().zip(scratch.out.chunks_exact(a.dim)) {
                 parts[(token * used + rank) * a.dim..][..a.dim].copy_from_slice(y);

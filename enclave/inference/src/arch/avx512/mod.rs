@@ -27,6 +27,7 @@ macro_rules! vectors {
 pub(super) mod amx;
 pub(super) mod pair;
 pub(super) mod products;
+pub(super) mod turn;
 
 /// The same slice, its address in a register of its own. The compiler would count weights and activations with one
 /// register and add that in each address; such a product the CPU takes apart again, into a load and the product alone.

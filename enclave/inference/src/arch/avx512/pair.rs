@@ -14,6 +14,24 @@ use super::super::prefetch::AHEAD;
 /// Widest tile: more sums do not fit the registers.
 pub(in super::super) const MAX_COLUMNS: usize = 12;
 
+/// Rows of a result that this thread alone writes.
+#[derive(Clone, Copy)]
+pub(in super::super) struct Place {
+    start: *mut f32,
+    stride: usize,
+}
+
+impl Place {
+    /// Of each column the 32 numbers from `start + column * stride` on.
+    ///
+    /// # Safety
+    /// They must be there for every column of the tile they are given to [`floats`] with, and until then nobody else may
+    /// read or write them.
+    pub(in super::super) unsafe fn new(start: *mut f32, stride: usize) -> Self {
+        Self { start, stride }
+    }
+}
+
 /// The products of both groups with one column.
 macro_rules! product {
     (each $a:literal $b:literal) => {
@@ -48,10 +66,16 @@ macro_rules! product {
 /// All elements of both groups; `$load` fills zmm30 and zmm31 with those at `v` and at `v + far`. Of each pair the first
 /// number is the column and the register of its sum in the first group, the second that in the second.
 macro_rules! multiply {
-    ($how:ident, $groups:expr, $x:expr, $first:expr, $second:expr, $bytes:literal, [$($load:literal)*], $columns:literal: $($a:literal $b:literal)*) => {
+    ($how:ident, $groups:expr, $x:expr, $sums:expr, $to:expr, $bytes:literal, [$($load:literal)*], $columns:literal: $($a:literal $b:literal)*) => {
         asm!(
-            $(concat!("vmovups zmm", $a, ", [{first} + 64*", $a, "]"),)*
-            $(concat!("vmovups zmm", $b, ", [{second} + 64*", $a, "]"),)*
+            "test {from}, {from}",
+            "jz 3f",
+            $(concat!("vmovups zmm", $a, ", [{from} + 64*", $a, "]"),)*
+            $(concat!("vmovups zmm", $b, ", [{from} + {next} + 64*", $a, "]"),)*
+            "jmp 2f",
+            "3:",
+            $(concat!("vpxord zmm", $a, ", zmm", $a, ", zmm", $a),)*
+            $(concat!("vpxord zmm", $b, ", zmm", $b, ", zmm", $b),)*
             "2:",
             $($load,)*
             $(
@@ -61,8 +85,11 @@ macro_rules! multiply {
             concat!("add {x}, 4*", $columns),
             "cmp {v}, {end}",
             "jne 2b",
-            $(concat!("vmovups [{first} + 64*", $a, "], zmm", $a),)*
-            $(concat!("vmovups [{second} + 64*", $a, "], zmm", $b),)*
+            $(
+                concat!("vmovups [{to}], zmm", $a),
+                concat!("vmovups [{to} + {beside}], zmm", $b),
+                "add {to}, {stride}",
+            )*
             // The compiler does this behind vectors of its own. Without it every instruction of plain code that follows, on this
             // thread and for as long as nobody else does it, waits for the upper halves of its registers.
             "vzeroupper",
@@ -72,8 +99,11 @@ macro_rules! multiply {
             far = in(reg) $groups[1].as_ptr().addr().wrapping_sub($groups[0].as_ptr().addr()),
             end = in(reg) $groups[0].as_ptr_range().end,
             x = inout(reg) $x.as_ptr() => _,
-            first = in(reg) $first.as_mut_ptr(),
-            second = in(reg) $second.as_mut_ptr(),
+            from = in(reg) $sums.0,
+            next = in(reg) $sums.1,
+            to = inout(reg) $to.0 => _,
+            beside = in(reg) $to.1,
+            stride = in(reg) $to.2,
             ahead = const AHEAD,
             out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm3") _, out("zmm4") _, out("zmm5") _,
             out("zmm6") _, out("zmm7") _, out("zmm8") _, out("zmm9") _, out("zmm10") _, out("zmm11") _,
@@ -102,31 +132,41 @@ macro_rules! by_width {
     };
 }
 
-/// `out[group][column] += groups[group] . x[column]`, elements in order; `x` is `[element][columns]`. `once`: with one
+/// What is added to.
+pub(in super::super) struct Sums<'a> {
+    /// `[column]` of both groups.
+    pub(in super::super) kept: [&'a mut [[f32; LANES]]; 2],
+    /// Whether they begin here, at zero, whatever `kept` holds.
+    pub(in super::super) fresh: bool,
+    /// Where they go instead of `kept`.
+    pub(in super::super) to: Option<Place>,
+}
+
+/// `sums[group][column] += groups[group] . x[column]`, elements in order; `x` is `[element][columns]`. `once`: with one
 /// load of a number for both groups.
 ///
 /// # Panics
 /// If lengths do not fit.
 #[target_feature(enable = "avx512f")]
-pub(in super::super) fn floats(
-    layout: Layout,
-    groups: [&[u8]; 2],
-    x: &[f32],
-    out: [&mut [[f32; LANES]]; 2],
-    once: bool,
-) {
-    let [first, second] = out;
+pub(in super::super) fn floats(layout: Layout, groups: [&[u8]; 2], x: &[f32], sums: Sums<'_>, once: bool) {
+    let Sums { kept: [first, second], fresh, to } = sums;
     let columns = first.len();
     assert!(
         groups[0].len().is_multiple_of(layout.block_bytes())
             && groups[0].len() == groups[1].len()
             && second.len() == columns
-            && groups[0].len() * columns == x.len() * layout.block_bytes(),
+            && groups[0].len() * columns == x.len() * layout.block_bytes()
+            && !x.is_empty(),
         "lengths of a pair of groups"
     );
-    if x.is_empty() {
-        return;
-    }
+    let (first, second) = (first.as_mut_ptr().cast::<f32>(), second.as_mut_ptr().cast::<f32>());
+    let next = second.addr().wrapping_sub(first.addr());
+    let sums = (if fresh { std::ptr::null_mut() } else { first }, next);
+    // The first column's sums, how many bytes those of the second group are from them, and those of the next column.
+    let to = match to {
+        None => (first, next, size_of::<[f32; LANES]>()),
+        Some(place) => (place.start, size_of::<[f32; LANES]>(), place.stride * size_of::<f32>()),
+    };
     macro_rules! by_form {
         ($width:expr, $($of:tt)*) => {
             match once {
@@ -136,19 +176,19 @@ pub(in super::super) fn floats(
         };
     }
     // SAFETY: each round reads an element of both groups and a number of each column; there are whole elements, equally
-    // many, at least one. `first` and `second` hold a sum for each column. Hints never fail. All registers that change are
-    // named.
+    // many, at least one. `first` and `second` hold a sum for each column, and a place does. Hints never fail. All
+    // registers that change are named.
     unsafe {
         match layout {
-            Layout::F16 => by_form!(columns, groups, x, first, second, 32, [
+            Layout::F16 => by_form!(columns, groups, x, sums, to, 32, [
                 "vcvtph2ps zmm30, ymmword ptr [{v}]" "prefetcht0 [{v} + {ahead}]"
                 "vcvtph2ps zmm31, ymmword ptr [{v} + {far}]" "prefetcht0 [{v} + {far} + {ahead}]"
             ]),
-            Layout::Bf16 => by_form!(columns, groups, x, first, second, 32, [
+            Layout::Bf16 => by_form!(columns, groups, x, sums, to, 32, [
                 "vpmovzxwd zmm30, ymmword ptr [{v}]" "prefetcht0 [{v} + {ahead}]" "vpslld zmm30, zmm30, 16"
                 "vpmovzxwd zmm31, ymmword ptr [{v} + {far}]" "prefetcht0 [{v} + {far} + {ahead}]" "vpslld zmm31, zmm31, 16"
             ]),
-            Layout::F32 => by_form!(columns, groups, x, first, second, 64, [
+            Layout::F32 => by_form!(columns, groups, x, sums, to, 64, [
                 "vmovups zmm30, [{v}]" "vmovups zmm31, [{v} + {far}]"
             ]),
             _ => unreachable!("float layouts only"),
@@ -196,11 +236,36 @@ mod tests {
                 for once in [false, true] {
                     let mut got = [[[1.0; LANES]; 12]; 2];
                     let [first, second] = &mut got;
-                    let out = [&mut first[..columns], &mut second[..columns]];
+                    let kept = [&mut first[..columns], &mut second[..columns]];
+                    let sums = Sums { kept, fresh: false, to: None };
                     // SAFETY: looked for above.
-                    unsafe { floats(layout, [&groups[0], &groups[1]], &x, out, once) };
+                    unsafe { floats(layout, [&groups[0], &groups[1]], &x, sums, once) };
                     assert!(upper_halves_in_use() != Some(true), "{layout:?}, {columns} columns");
                     assert_eq!(got, want, "{layout:?}, {columns} columns, {once}");
+
+                    // In two calls, which begin with what is there at zero and end in a result with gaps.
+                    let half = 2 * layout.block_bytes();
+                    let mut result = vec![7.0f32; columns * 40];
+                    // SAFETY: 40 numbers of each column, of which 32 are written.
+                    let place = unsafe { Place::new(result.as_mut_ptr().add(4), 40) };
+                    for (bytes, x, fresh, to) in [
+                        (0..half, &x[..2 * columns], true, None),
+                        (half..2 * half, &x[2 * columns..], false, Some(place)),
+                    ] {
+                        let [first, second] = &mut got;
+                        let kept = [&mut first[..columns], &mut second[..columns]];
+                        let both = [&groups[0][bytes.clone()], &groups[1][bytes]];
+                        // SAFETY: looked for above.
+                        unsafe { floats(layout, both, x, Sums { kept, fresh, to }, once) };
+                    }
+                    for (column, result) in result.chunks(40).enumerate() {
+                        assert_eq!((&result[..4], &result[36..]), (&[7.0; 4][..], &[7.0; 4][..]));
+                        for (group, result) in result[4..36].chunks(LANES).enumerate() {
+                            let mut want = [[0.0; LANES]; 12];
+                            scalar::floats(layout, &groups[group], &x, columns, &mut want[..columns]);
+                            assert_eq!(result, want[column], "{layout:?}, {columns} columns, {once}");
+                        }
+                    }
                 }
             }
         }
