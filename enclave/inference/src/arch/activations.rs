@@ -75,6 +75,8 @@ pub struct Activations {
     /// `[tile][len][columns]`, where they are of these columns and not of earlier ones.
     floats: Lines<f32>,
     has_floats: bool,
+    /// `[column][words]` before threads that shared them join them in tiles.
+    words: Lines<u32>,
 }
 
 /// Columns from which on tiles paid where it was measured: 1.1 to 1.3 times the vectors with 32, 0.9 with 16 and 24.
@@ -97,9 +99,27 @@ fn tile_columns(n: usize, path: Path, forms: Forms) -> usize {
     widths.iter().find(|width| **width >= wanted).copied().unwrap_or(max)
 }
 
+/// From so many elements on, threads share the columns of a tile.
+const SHARED: usize = 1 << 14;
+
+/// What a thread fills tiles from; kept, since zeroing it anew costs as much as filling it.
+#[derive(Default)]
+struct Room {
+    rows: Vec<f32>,
+    words: Vec<u32>,
+}
+
+impl Room {
+    /// Makes room for so many, whatever was in it.
+    fn with(&mut self, rows: usize, words: usize) -> (&mut [f32], &mut [u32]) {
+        self.rows.resize(rows.max(self.rows.len()), 0.0);
+        self.words.resize(words.max(self.words.len()), 0);
+        (&mut self.rows[..rows], &mut self.words[..words])
+    }
+}
+
 thread_local! {
-    /// The columns of the tile that this thread fills; kept, since zeroing it anew costs as much as filling it.
-    static ROWS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    static ROOM: RefCell<Room> = RefCell::new(Room::default());
 }
 
 /// A tile that is being written.
@@ -185,50 +205,67 @@ impl Activations {
             })
             .collect();
         let f = Elementwise::new(path);
-        let codes = |slot: usize, row: &[f32], tile: &mut Tile<'_>| {
-            let place = Place { slot, tile: tile.columns, by_column };
+        let quantize = |row: &[f32], words: &mut [u32]| {
+            assert_eq!(row.len(), len, "elements of a column");
+            let (shorts, longs) = words.split_at_mut(short);
             if forms.short {
-                quantize(f, row, tile.short, place);
+                f.quantize_short(row, shorts);
             }
             if forms.long {
-                quantize_long(f, row, tile.long, place);
+                f.quantize_long(row, longs);
             }
         };
-        let write = |i: usize, room: &mut [f32]| {
-            let row = column(i, room);
-            assert!(row.is_none_or(|row| row.len() == len), "column {i} has {len} elements");
-            row
+        let arrange = |words: &[u32], tile: &mut Tile<'_>| {
+            let columns = words.chunks_exact(short + long);
+            let (mut shorts, mut longs) = ([&[][..]; MAX_COLUMNS], [&[][..]; MAX_COLUMNS]);
+            let count = columns.len();
+            for ((to_short, to_long), words) in shorts.iter_mut().zip(&mut longs).zip(columns) {
+                (*to_short, *to_long) = words.split_at(short);
+            }
+            if by_column {
+                by_columns::<BLOCK_WORDS>(&shorts[..count], CODES, tile.columns, tile.short);
+                by_columns::<LONG_WORDS>(&longs[..count], LONG_CODES, tile.columns, tile.long);
+            } else {
+                turn(path, &shorts[..count], (0, tile.columns), tile.short);
+                turn(path, &longs[..count], (0, tile.columns), tile.long);
+            }
         };
+        let words = short + long;
+        if tiles < pool.threads() && !forms.float && n * len >= SHARED {
+            self.words.resize(n * words);
+            pool.chunks_mut(&mut self.words, words, |i, words| {
+                ROOM.with_borrow_mut(|room| {
+                    let (row, _) = room.with(len, 0);
+                    quantize(column(i, row).unwrap_or(row), words);
+                });
+            });
+            parts
+                .iter_mut()
+                .zip(self.words.chunks(tile * words))
+                .for_each(|(tile, words)| arrange(words, tile));
+            return;
+        }
         pool.chunks_mut(&mut parts, 1, |part, tiles| {
             let columns = part * tile..n.min((part + 1) * tile);
-            ROWS.with_borrow_mut(|rows| {
-                let wanted = len * if forms.float { columns.len() } else { 1 };
-                if rows.len() < wanted {
-                    rows.resize(wanted, 0.0);
-                }
-                for tile in tiles {
-                    if forms.float {
-                        // Turned round once all of them are there: written column by column, each would touch every line
-                        // of the tile. Those that only fill it up are like the first.
-                        let mut all: [&[f32]; MAX_COLUMNS] = [&[]; MAX_COLUMNS];
-                        for ((to, room), i) in
-                            all.iter_mut().zip(rows.chunks_exact_mut(len)).zip(columns.clone())
-                        {
-                            *to = write(i, room).unwrap_or(room);
-                        }
-                        let first = all[0];
-                        all[columns.len()..].fill(first);
-                        all.iter()
-                            .enumerate()
-                            .take(columns.len())
-                            .for_each(|(slot, row)| codes(slot, row, tile));
-                        turn(path, &all[..tile.columns], (0, tile.columns), tile.floats);
-                    } else {
-                        for (slot, i) in columns.clone().enumerate() {
-                            let room = &mut rows[..len];
-                            codes(slot, write(i, room).unwrap_or(room), tile);
-                        }
+            let count = columns.len();
+            ROOM.with_borrow_mut(|room| {
+                let (rows, codes) = room.with(len * if forms.float { count } else { 1 }, count * words);
+                let [tile] = tiles else { unreachable!("parts of one tile") };
+                if forms.float {
+                    // Turned once all of them are there: written column by column, each would touch every line of the tile.
+                    let mut all = [&[][..]; MAX_COLUMNS];
+                    for (slot, (i, row)) in columns.zip(rows.chunks_exact_mut(len)).enumerate() {
+                        all[slot] = column(i, row).unwrap_or(row);
+                        quantize(all[slot], &mut codes[slot * words..(slot + 1) * words]);
                     }
+                    turn(path, &all[..count], (0, tile.columns), tile.floats);
+                } else {
+                    for (i, words) in columns.zip(codes.chunks_exact_mut(words)) {
+                        quantize(column(i, rows).unwrap_or(rows), words);
+                    }
+                }
+                if words > 0 {
+                    arrange(codes, tile);
                 }
             });
         });
@@ -283,72 +320,22 @@ impl Activations {
     }
 }
 
-/// Where a column goes in its tile.
-#[derive(Clone, Copy)]
-struct Place {
-    slot: usize,
-    tile: usize,
-    by_column: bool,
+/// Writes columns of words in blocks of which the heads lie word by word, and the codes behind them column by column.
+fn by_columns<const BLOCK: usize>(columns: &[&[u32]], head: usize, width: usize, out: &mut [u32]) {
+    for (index, out) in out.chunks_exact_mut(BLOCK * width).enumerate() {
+        let (heads, codes) = out.split_at_mut(head * width);
+        for (slot, (column, codes)) in columns.iter().zip(codes.chunks_exact_mut(BLOCK - head)).enumerate() {
+            let (first, rest) = column[index * BLOCK..][..BLOCK].split_at(head);
+            first.iter().enumerate().for_each(|(i, word)| heads[i * width + slot] = *word);
+            codes.copy_from_slice(rest);
+        }
+    }
 }
 
 fn split_off<'data, T>(rest: &mut &'data mut [T], len: usize) -> &'data mut [T] {
     let (first, others) = std::mem::take(rest).split_at_mut(len);
     *rest = others;
     first
-}
-
-fn sum(codes: &[i8]) -> i32 {
-    codes.iter().map(|code| i32::from(*code)).sum()
-}
-
-/// Writes one column into its slot of a tile with a step for each 32 rows.
-fn quantize(f: Elementwise, row: &[f32], words: &mut [u32], place: Place) {
-    let Place { slot, tile, .. } = place;
-    let blocks = words.chunks_exact_mut(BLOCK_WORDS * tile);
-    for (block, x) in blocks.zip(row.as_chunks::<32>().0) {
-        let mut codes = [0i8; 32];
-        let step = f.quantize(x, &mut codes);
-        let total = sum(&codes);
-        #[expect(clippy::cast_precision_loss, reason = "at most 32 * 128")]
-        let weighted = step * total as f32;
-        block[slot] = step.to_bits();
-        block[tile + slot] = (-8 * total).cast_unsigned();
-        block[2 * tile + slot] = (-128 * total).cast_unsigned();
-        block[STEP_SUM * tile + slot] = weighted.to_bits();
-        put_codes(&codes, &mut block[CODES * tile..], place);
-    }
-}
-
-/// Writes one column into its slot of a tile with a step for each 256 rows.
-fn quantize_long(f: Elementwise, row: &[f32], words: &mut [u32], place: Place) {
-    let Place { slot, tile, .. } = place;
-    let blocks = words.chunks_exact_mut(LONG_WORDS * tile);
-    for (block, x) in blocks.zip(row.as_chunks::<256>().0) {
-        let mut codes = [0i8; 256];
-        block[slot] = f.quantize(x, &mut codes).to_bits();
-        let mut sixteens = [0i32; 16];
-        for (sum_of, codes) in sixteens.iter_mut().zip(codes.as_chunks::<16>().0) {
-            *sum_of = sum(codes);
-        }
-        // At most 32 * 127: two fit a word.
-        let pair = |low: i32, high: i32| (low & 0xffff | high << 16).cast_unsigned();
-        for (i, two) in sixteens.as_chunks::<2>().0.iter().enumerate() {
-            block[(LONG_SIXTEENS + i) * tile + slot] = pair(two[0], two[1]);
-        }
-        for (i, four) in sixteens.as_chunks::<4>().0.iter().enumerate() {
-            block[(LONG_THIRTIES + i) * tile + slot] = pair(four[0] + four[1], four[2] + four[3]);
-        }
-        put_codes(&codes, &mut block[LONG_CODES * tile..], place);
-    }
-}
-
-fn put_codes(codes: &[i8], words: &mut [u32], place: Place) {
-    let quads = codes.as_chunks::<4>().0;
-    let (first, step) =
-        if place.by_column { (place.slot * quads.len(), 1) } else { (place.slot, place.tile) };
-    for (i, quad) in quads.iter().enumerate() {
-        words[first + i * step] = u32::from_le_bytes(quad.map(i8::cast_unsigned));
-    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,9 @@
 #![allow(clippy::needless_range_loop, reason = "the index is what the sums are about")]
 
 use super::LANES;
+use super::activations::{
+    BLOCK_WORDS, CODES, LONG_CODES, LONG_SIXTEENS, LONG_THIRTIES, LONG_WORDS, STEP_SUM,
+};
 use super::path::{Kind, Path};
 
 /// `exp(x)` within 2 units in the last place; 0 below -87.3, infinity above 88.7, NaN stays NaN.
@@ -317,6 +320,76 @@ on_paths! {
         }
         max / 127.0
     }
+
+    /// Quantises 32 values at a time and writes the words of each block of a column, see [`BLOCK_WORDS`].
+    ///
+    /// # Panics
+    /// If lengths do not fit.
+    fn quantize_short(x: &[f32], words: &mut [u32]) {
+        let (blocks, out) = (x.as_chunks::<32>().0, words.as_chunks_mut::<BLOCK_WORDS>().0);
+        assert_eq!(blocks.len(), out.len(), "quantize_short: lengths differ");
+        for (x, out) in blocks.iter().zip(out) {
+            let mut codes = [0; 32];
+            let step = quantize(x, &mut codes);
+            let total = total(&codes);
+            #[expect(clippy::cast_precision_loss, reason = "at most 32 * 128")]
+            let weighted = step * total as f32;
+            out[0] = step.to_bits();
+            out[1] = (-8 * total).cast_unsigned();
+            out[2] = (-128 * total).cast_unsigned();
+            out[STEP_SUM] = weighted.to_bits();
+            put_codes(&codes, &mut out[CODES..]);
+        }
+    }
+
+    /// Quantises 256 values at a time and writes the words of each block of a column, see [`LONG_WORDS`].
+    ///
+    /// # Panics
+    /// If lengths do not fit.
+    fn quantize_long(x: &[f32], words: &mut [u32]) {
+        let (blocks, out) = (x.as_chunks::<256>().0, words.as_chunks_mut::<LONG_WORDS>().0);
+        assert_eq!(blocks.len(), out.len(), "quantize_long: lengths differ");
+        for (x, out) in blocks.iter().zip(out) {
+            let mut codes = [0; 256];
+            out[0] = quantize(x, &mut codes).to_bits();
+            let mut sums = [0; 16];
+            for (sum, codes) in sums.iter_mut().zip(codes.as_chunks::<16>().0) {
+                *sum = total(codes);
+            }
+            for i in 0..8 {
+                out[LONG_SIXTEENS + i] = pair(sums[2 * i], sums[2 * i + 1]);
+            }
+            for i in 0..4 {
+                out[LONG_THIRTIES + i] = pair(sums[4 * i] + sums[4 * i + 1], sums[4 * i + 2] + sums[4 * i + 3]);
+            }
+            put_codes(&codes, &mut out[LONG_CODES..]);
+        }
+    }
+}
+
+#[inline(always)]
+fn total<const N: usize>(codes: &[i8; N]) -> i32 {
+    let mut total = 0;
+    for i in 0..N {
+        total += i32::from(codes[i]);
+    }
+    total
+}
+
+/// Two sums of at most 32 codes as a word.
+#[inline(always)]
+fn pair(low: i32, high: i32) -> u32 {
+    (low & 0xffff | high << 16).cast_unsigned()
+}
+
+#[inline(always)]
+fn put_codes(codes: &[i8], words: &mut [u32]) {
+    let quads = codes.as_chunks::<4>().0;
+    for i in 0..quads.len() {
+        let [a, b, c, d] = quads[i];
+        words[i] =
+            u32::from_le_bytes([a.cast_unsigned(), b.cast_unsigned(), c.cast_unsigned(), d.cast_unsigned()]);
+    }
 }
 
 #[inline(always)]
@@ -433,7 +506,15 @@ mod tests {
             all.push(f.quantize(block, &mut codes));
             all.extend(codes.map(f32::from));
         }
-        all.iter().map(|x| if x.is_nan() { u32::MAX } else { x.to_bits() }).collect()
+        let mut all: Vec<u32> = all.iter().map(|x| if x.is_nan() { u32::MAX } else { x.to_bits() }).collect();
+        let mut words = vec![0; x.len() / 32 * BLOCK_WORDS];
+        f.quantize_short(x, &mut words);
+        all.append(&mut words);
+        let long: Vec<f32> = x.iter().cycle().take(if x.is_empty() { 0 } else { 512 }).copied().collect();
+        words.resize(long.len() / 256 * LONG_WORDS, 0);
+        f.quantize_long(&long, &mut words);
+        all.append(&mut words);
+        all
     }
 
     proptest! {

@@ -14,7 +14,7 @@ struct Line<T>([T; LINE]);
 /// Numbers of a line.
 const LINE: usize = 16;
 
-/// The types that fill a line without a gap.
+/// The types that fill a line without a gap: 32 bits.
 pub(crate) trait Number: Copy + Default {}
 impl Number for u32 {}
 impl Number for f32 {}

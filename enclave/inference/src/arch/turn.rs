@@ -1,19 +1,23 @@
 //! Rows as columns.
 
 use super::LANES;
+use super::lines::Number;
 use super::path::{Kind, Path};
 
 /// `out[i][slot + row] = rows[row][i]`, where `out` is `[elements of a row][width]`; its other elements stay.
 ///
 /// # Panics
 /// If the rows are not all as long as `out` says, or do not fit its width.
-pub(crate) fn turn(path: Path, rows: &[&[f32]], (slot, width): (usize, usize), out: &mut [f32]) {
+pub(crate) fn turn<T: Number>(path: Path, rows: &[&[T]], (slot, width): (usize, usize), out: &mut [T]) {
     let len = out.len() / width;
     assert!(
         out.len() == len * width && slot + rows.len() <= width && rows.iter().all(|row| row.len() == len),
         "turn: {} rows into [{len}][{width}]",
         rows.len()
     );
+    if let ([row], 1) = (rows, width) {
+        return out.copy_from_slice(row);
+    }
     #[cfg(target_arch = "x86_64")]
     // A block of registers is turned as a whole, so a few rows alone are not worth it.
     let start = if path.kind() == Kind::Avx512 && (5..=LANES).contains(&rows.len()) {

@@ -5,6 +5,7 @@
 use std::arch::x86_64::*;
 
 use super::super::LANES;
+use super::super::lines::Number;
 
 type Block = [__m512; LANES];
 
@@ -13,24 +14,28 @@ type Block = [__m512; LANES];
 /// # Panics
 /// If lengths do not fit.
 #[target_feature(enable = "avx512f")]
-pub(in super::super) fn blocks(rows: &[&[f32]], (slot, width): (usize, usize), out: &mut [f32]) -> usize {
+pub(in super::super) fn blocks<T: Number>(
+    rows: &[&[T]],
+    (slot, width): (usize, usize),
+    out: &mut [T],
+) -> usize {
     let len = out.len() / width;
     assert!(slot + rows.len() <= width && rows.iter().all(|row| row.len() == len), "as many rows as fit");
     let mask = u16::MAX >> (LANES - rows.len());
     // Those that are lacking are turned like the first, and not stored.
-    let mut starts = [rows[0].as_ptr(); LANES];
-    starts.iter_mut().zip(rows).for_each(|(start, row)| *start = row.as_ptr());
+    let mut starts = [rows[0].as_ptr().cast::<f32>(); LANES];
+    starts.iter_mut().zip(rows).for_each(|(start, row)| *start = row.as_ptr().cast());
     let whole = len / LANES * LANES;
     for first in (0..whole).step_by(LANES) {
         let mut block = [_mm512_setzero_ps(); LANES];
         for i in 0..LANES {
-            // SAFETY: each row has `len` floats, and 16 from `first` on; the load needs no alignment.
+            // SAFETY: each row has `len` numbers of 32 bits, and 16 from `first` on; the load needs no alignment.
             block[i] = unsafe { _mm512_loadu_ps(starts[i].add(first)) };
         }
         let block = turned(&block);
-        let out = out[first * width..(first + LANES) * width].as_mut_ptr();
+        let out = out[first * width..(first + LANES) * width].as_mut_ptr().cast::<f32>();
         for i in 0..LANES {
-            // SAFETY: `i` of 16 rows of `width` floats; as many as there are rows fit behind `slot`, and no more are stored.
+            // SAFETY: `i` of 16 rows of `width` numbers; as many as there are rows fit behind `slot`, and no more are stored.
             unsafe { _mm512_mask_storeu_ps(out.add(i * width + slot), mask, block[i]) }
         }
     }
