@@ -4,9 +4,8 @@ use std::ops::Range;
 
 use super::activations::Activations;
 #[cfg(target_arch = "x86_64")]
-use super::avx512::pair::Place;
-#[cfg(target_arch = "x86_64")]
 use super::avx512::{amx, pair};
+use super::ends::{Ends, Place};
 use super::packed::{Layout, Packed};
 use super::path::{Kind, Path};
 use super::pool::Pool;
@@ -19,49 +18,42 @@ pub(super) const MAX_COLUMNS: usize = 16;
 
 /// Runs the kernel for a runtime number of columns with its compile-time twin.
 macro_rules! with_columns {
-    ($columns:expr, $out:expr, |$sums:ident| $call:expr) => {
+    ($columns:expr, |$n:ident| $call:expr) => {
         match $columns {
-            1 => with_columns!(@ 1, $out, $sums, $call),
-            2 => with_columns!(@ 2, $out, $sums, $call),
-            3 => with_columns!(@ 3, $out, $sums, $call),
-            4 => with_columns!(@ 4, $out, $sums, $call),
-            5 => with_columns!(@ 5, $out, $sums, $call),
-            6 => with_columns!(@ 6, $out, $sums, $call),
+            1 => with_columns!(@ 1, $n, $call),
+            2 => with_columns!(@ 2, $n, $call),
+            3 => with_columns!(@ 3, $n, $call),
+            4 => with_columns!(@ 4, $n, $call),
+            5 => with_columns!(@ 5, $n, $call),
+            6 => with_columns!(@ 6, $n, $call),
             #[cfg(target_arch = "x86_64")]
-            8 => with_columns!(@ 8, $out, $sums, $call),
+            8 => with_columns!(@ 8, $n, $call),
             #[cfg(target_arch = "x86_64")]
-            10 => with_columns!(@ 10, $out, $sums, $call),
+            10 => with_columns!(@ 10, $n, $call),
             #[cfg(target_arch = "x86_64")]
-            12 => with_columns!(@ 12, $out, $sums, $call),
+            12 => with_columns!(@ 12, $n, $call),
             #[cfg(target_arch = "x86_64")]
-            16 => with_columns!(@ 16, $out, $sums, $call),
+            16 => with_columns!(@ 16, $n, $call),
             other => unreachable!("no kernel for {other} columns"),
         }
     };
-    (@ $n:literal, $out:expr, $sums:ident, $call:expr) => {{
-        let $sums: &mut [[f32; LANES]; $n] = $out.first_chunk_mut().expect("as many sums as columns");
+    (@ $value:literal, $n:ident, $call:expr) => {{
+        const $n: usize = $value;
         $call
     }};
 }
 
-/// `out[column] += group . x[column]` for a tile of an integer layout.
-fn integer_tile(
-    path: Path,
-    layout: Layout,
-    group: &[u8],
-    x: &[u32],
-    columns: usize,
-    out: &mut [[f32; LANES]],
-) {
+/// `sums[column] += group . x[column]` for a tile of an integer layout.
+fn integer_tile(path: Path, layout: Layout, group: &[u8], x: &[u32], columns: usize, ends: Ends<'_, 1>) {
     match path.kind() {
-        Kind::Scalar => scalar::integers(layout, group, x, columns, out),
+        Kind::Scalar => ends.add(|sums| scalar::integers(layout, group, x, columns, sums)),
         #[cfg(target_arch = "x86_64")]
         // SAFETY: a path of this kind exists only on CPUs with these instructions.
-        Kind::Avx2 => unsafe { super::avx2::integers(layout, group, x, columns, out) },
+        Kind::Avx2 => ends.add(|sums| unsafe { super::avx2::integers(layout, group, x, columns, sums) }),
         #[cfg(target_arch = "x86_64")]
-        Kind::Avx512 => with_columns!(columns, out, |sums| {
+        Kind::Avx512 => with_columns!(columns, |N| {
             // SAFETY: as above.
-            unsafe { super::avx512::integers(layout, [group], x, [sums]) }
+            unsafe { super::avx512::integers::<1, N>(layout, [group], x, ends) }
         }),
     }
 }
@@ -73,51 +65,43 @@ fn integer_pair_tile(
     groups: [&[u8]; 2],
     x: &[u32],
     columns: usize,
-    [first, second]: [&mut [[f32; LANES]]; 2],
+    ends: Ends<'_, 2>,
 ) {
     #[cfg(target_arch = "x86_64")]
     if path.integer_pairs() {
-        macro_rules! both {
-            ($n:literal) => {{
-                let first: &mut [_; $n] = first.first_chunk_mut().expect("as many sums as columns");
-                let second = second.first_chunk_mut().expect("as many sums as columns");
-                // SAFETY: a path with such kernels exists only on CPUs with these instructions.
-                unsafe { super::avx512::integers(layout, groups, x, [first, second]) }
-            }};
-        }
-        // The widths of several tiles of at most 6 columns. Others are there where floats share the activations.
+        use super::avx512::integers;
+        // The widths of several tiles of at most 6 columns. Others are there where floats share the activations, and at
+        // the end of a batch.
         match columns {
-            5 => return both!(5),
-            6 => return both!(6),
+            // SAFETY: a path with such kernels exists only on CPUs with these instructions.
+            5 => return unsafe { integers::<2, 5>(layout, groups, x, ends) },
+            // SAFETY: as above.
+            6 => return unsafe { integers::<2, 6>(layout, groups, x, ends) },
             _ => {}
         }
     }
-    integer_tile(path, layout, groups[0], x, columns, first);
-    integer_tile(path, layout, groups[1], x, columns, second);
+    for (group, ends) in groups.into_iter().zip(ends.apart()) {
+        integer_tile(path, layout, group, x, columns, ends);
+    }
 }
 
-/// `out[column] += group . x[column]` for a tile of a float layout; `x` is `[element][columns]`.
-fn float_layout_tile(
-    path: Path,
-    layout: Layout,
-    group: &[u8],
-    x: &[f32],
-    columns: usize,
-    out: &mut [[f32; LANES]],
-) {
-    match path.kind() {
-        Kind::Scalar => scalar::floats(layout, group, x, columns, out),
+/// `sums[column] += group . x[column]` for a tile of a float layout; `x` is `[element][columns]`.
+fn float_layout_tile(path: Path, layout: Layout, group: &[u8], x: &[f32], columns: usize, ends: Ends<'_, 1>) {
+    ends.add(|sums| match path.kind() {
+        Kind::Scalar => scalar::floats(layout, group, x, columns, sums),
         #[cfg(target_arch = "x86_64")]
-        Kind::Avx2 => with_columns!(columns, out, |sums| {
+        Kind::Avx2 => with_columns!(columns, |N| {
+            let sums: &mut [_; N] = sums.first_chunk_mut().expect("a sum for each column");
             // SAFETY: a path of this kind exists only on CPUs with these instructions.
             unsafe { super::avx2::floats(layout, group, x, sums) }
         }),
         #[cfg(target_arch = "x86_64")]
-        Kind::Avx512 => with_columns!(columns, out, |sums| {
+        Kind::Avx512 => with_columns!(columns, |N| {
+            let sums: &mut [_; N] = sums.first_chunk_mut().expect("a sum for each column");
             // SAFETY: as above.
             unsafe { super::avx512::floats(layout, group, x, sums) }
         }),
-    }
+    });
 }
 
 /// [`float_layout_tile`] for two groups, at once where there is a kernel for that.
@@ -127,16 +111,15 @@ fn float_pair_tile(
     groups: [&[u8]; 2],
     x: &[f32],
     columns: usize,
-    out: [&mut [[f32; LANES]]; 2],
+    ends: Ends<'_, 2>,
 ) {
     #[cfg(target_arch = "x86_64")]
     if path.float_pairs(columns) {
-        let sums = pair::Sums { kept: out, fresh: false, to: None };
-        // SAFETY: a path of this kind exists only on CPUs with these instructions.
-        return unsafe { pair::floats(layout, groups, x, sums, path.loads_once()) };
+        // SAFETY: a path with such kernels exists only on CPUs with these instructions.
+        return unsafe { pair::floats(layout, groups, x, ends, path.loads_once()) };
     }
-    for (group, out) in groups.into_iter().zip(out) {
-        float_layout_tile(path, layout, group, x, columns, out);
+    for (group, ends) in groups.into_iter().zip(ends.apart()) {
+        float_layout_tile(path, layout, group, x, columns, ends);
     }
 }
 
@@ -159,10 +142,16 @@ impl<'a> Floats<'a> {
     }
 }
 
-/// `out[column][lane] += sum of w[i][lane] * x[i][column]`, elements in order.
-pub(crate) fn float_tile(path: Path, w: Floats<'_>, x: &[f32], columns: usize, out: &mut [[f32; LANES]]) {
+/// `out[column][lane] += sum of w[i][lane] * x[i][column]`, elements in order; from zero on if `fresh`.
+pub(crate) fn float_tile(
+    path: Path,
+    w: Floats<'_>,
+    x: &[f32],
+    columns: usize,
+    (out, fresh): (&mut [[f32; LANES]], bool),
+) {
     let (layout, w) = w.bytes();
-    float_layout_tile(path, layout, w, x, columns, out);
+    float_layout_tile(path, layout, w, x, columns, Ends { kept: [out], fresh, to: None });
 }
 
 /// [`float_tile`] for two of one kind.
@@ -171,11 +160,11 @@ pub(crate) fn float_tiles(
     [one, two]: [Floats<'_>; 2],
     x: &[f32],
     columns: usize,
-    out: [&mut [[f32; LANES]]; 2],
+    (kept, fresh): ([&mut [[f32; LANES]]; 2], bool),
 ) {
     let ((layout, one), (other, two)) = (one.bytes(), two.bytes());
     assert_eq!(layout, other, "floats of one kind");
-    float_pair_tile(path, layout, [one, two], x, columns, out);
+    float_pair_tile(path, layout, [one, two], x, columns, Ends { kept, fresh, to: None });
 }
 
 /// A result that several threads write, each its own rows.
@@ -197,8 +186,12 @@ pub(super) struct Results<'a> {
 }
 
 impl Results<'_> {
-    /// Writes the sums of a group of this part.
-    pub(super) fn put(&self, tile: usize, group: usize, sums: &[[f32; LANES]]) {
+    /// Writes the sums of one or two groups of this part.
+    pub(super) fn put(&self, tile: usize, groups: Range<usize>, sums: [&[[f32; LANES]]; 2]) {
+        groups.zip(sums).for_each(|(group, sums)| self.put_one(tile, group, sums));
+    }
+
+    fn put_one(&self, tile: usize, group: usize, sums: &[[f32; LANES]]) {
         let (count, column) = (LANES.min(self.weights.rows() - group * LANES), tile * self.x.tile());
         for (slot, sums) in sums.iter().enumerate().take(self.x.columns() - column) {
             let at = (column + slot) * self.target.rows + self.offset + group * LANES;
@@ -216,16 +209,14 @@ impl Results<'_> {
         }
     }
 
-    /// Where sums of two groups of this part go, if all columns of the tile and all rows of the groups are there.
-    #[cfg(target_arch = "x86_64")]
-    pub(super) fn place(&self, tile: usize, group: usize) -> Option<Place> {
-        let column = tile * self.x.tile();
-        let whole =
-            column + self.x.width(tile) <= self.x.columns() && (group + 2) * LANES <= self.weights.rows();
+    /// Where sums of some groups of this part go, if all columns of the tile and all their rows are there.
+    pub(super) fn place(&self, tile: usize, groups: Range<usize>) -> Option<Place> {
+        let (column, width) = (tile * self.x.tile(), self.x.width(tile));
+        let whole = column + width <= self.x.columns() && groups.end * LANES <= self.weights.rows();
         whole.then(|| {
-            let at = column * self.target.rows + self.offset + group * LANES;
+            let at = column * self.target.rows + self.offset + groups.start * LANES;
             // SAFETY: as for `put`.
-            unsafe { Place::new(self.target.start.add(at), self.target.rows) }
+            unsafe { Place::new(self.target.start.add(at), self.target.rows, width) }
         })
     }
 }
@@ -249,30 +240,34 @@ fn at_once(path: Path, x: &Activations, weights: &Packed) -> usize {
     PART_BYTES / weights.group_bytes()
 }
 
-/// `sums[column] += one . x[column]`, and `next[column]` with the second group where there is one, for `rows` of a tile.
+/// `sums[column] += one . x[column]`, and the same with the second group where there is one, for `rows` of a tile.
 pub(super) fn tile_of_groups(
     path: Path,
     layout: Layout,
     (one, two): (&[u8], Option<&[u8]>),
     x: &Activations,
     (tile, rows): (usize, &Range<usize>),
-    [sums, next]: [&mut [[f32; LANES]]; 2],
+    ends: Ends<'_, 2>,
 ) {
     let columns = x.width(tile);
     if layout.is_float() {
         let x = x.floats(tile, rows);
         match two {
-            None => float_layout_tile(path, layout, one, x, columns, sums),
-            Some(two) => float_pair_tile(path, layout, [one, two], x, columns, [sums, next]),
+            None => {
+                let [ends, _] = ends.apart();
+                float_layout_tile(path, layout, one, x, columns, ends);
+            }
+            Some(two) => float_pair_tile(path, layout, [one, two], x, columns, ends),
         }
     } else {
         // A single tile takes weights from memory, and one long stream of them: pairs were 0.88 to 0.92 as fast there.
         let several = x.tiles() > 1;
         let x = x.integers(tile, rows, layout.is_long());
         match two {
-            Some(two) if several => integer_pair_tile(path, layout, [one, two], x, columns, [sums, next]),
+            Some(two) if several => integer_pair_tile(path, layout, [one, two], x, columns, ends),
             two => {
-                integer_tile(path, layout, one, x, columns, sums);
+                let [ends, next] = ends.apart();
+                integer_tile(path, layout, one, x, columns, ends);
                 if let Some(two) = two {
                     integer_tile(path, layout, two, x, columns, next);
                 }
@@ -308,7 +303,7 @@ pub fn matmul(path: Path, pool: &Pool, x: &Activations, stack: &[&Packed], out: 
         let results = Results { target: &target, weights, x, offset };
         #[cfg(target_arch = "x86_64")]
         if x.by_column() && !weights.layout().is_float() {
-            amx::part(weights, first..end, x, |tile, group, sums| results.put(tile, group, sums));
+            amx::part(weights, first..end, x, |tile, group, sums| results.put_one(tile, group, sums));
             return;
         }
         let layout = weights.layout();
@@ -322,15 +317,17 @@ pub fn matmul(path: Path, pool: &Pool, x: &Activations, stack: &[&Packed], out: 
             let columns = x.width(tile);
             for group in (first..end).step_by(2) {
                 let [sums, next] = &mut sums;
-                let (sums, next) = (&mut sums[..columns], &mut next[..columns]);
-                sums.fill([0.0; LANES]);
-                next.fill([0.0; LANES]);
+                let last = end.min(group + 2);
+                let to = results.place(tile, group..last);
+                if let Some(to) = &to {
+                    to.soon();
+                }
+                let ends = Ends { kept: [&mut sums[..columns], &mut next[..columns]], fresh: true, to };
                 let one = weights.group(group);
                 let two = (group + 1 < end).then(|| weights.group(group + 1));
-                tile_of_groups(path, layout, (one, two), x, (tile, &all), [sums, next]);
-                results.put(tile, group, sums);
-                if two.is_some() {
-                    results.put(tile, group + 1, next);
+                tile_of_groups(path, layout, (one, two), x, (tile, &all), ends);
+                if to.is_none() {
+                    results.put(tile, group..last, [&sums[..columns], &next[..columns]]);
                 }
             }
         }

@@ -131,10 +131,10 @@ impl Attention<'_> {
             *row = &self.qkv[at + (head * group + column % group) * a.head_dim..][..a.head_dim];
         }
         turn(self.path, &rows[..n], (0, n), queries);
+        let mut sums = [[[0.0; LANES]; COLUMNS]; 2];
         for (index, pages) in pages.chunks(2).enumerate() {
-            let mut sums = [[[0.0; LANES]; COLUMNS]; 2];
             let parts = [0, 1].map(|i| pages.get(i).map(|page| (*page, Part::Keys)));
-            self.multiply(parts, head, queries, n, &mut sums);
+            self.multiply(parts, head, queries, n, (&mut sums, true));
             for (i, sums) in sums.iter().enumerate().take(pages.len()) {
                 for (column, sums) in sums.iter().enumerate().take(n) {
                     scores[column * len + (2 * index + i) * PAGE..][..PAGE].copy_from_slice(sums);
@@ -157,10 +157,9 @@ impl Attention<'_> {
         let out = &mut results[columns.start * a.head_dim..columns.end * a.head_dim];
         let blocks = self.cache.head_dim() / LANES;
         for d in (0..blocks).step_by(2) {
-            let mut sums = [[[0.0; LANES]; COLUMNS]; 2];
-            for (page, weights) in pages.iter().zip(weights.chunks_exact(PAGE * n)) {
+            for (index, (page, weights)) in pages.iter().zip(weights.chunks_exact(PAGE * n)).enumerate() {
                 let parts = [d, d + 1].map(|d| (d < blocks).then_some((*page, Part::Values(d))));
-                self.multiply(parts, head, weights, n, &mut sums);
+                self.multiply(parts, head, weights, n, (&mut sums, index == 0));
             }
             for (d, sums) in (d..blocks).zip(&sums) {
                 let count = LANES.min(a.head_dim - d * LANES);
@@ -173,24 +172,25 @@ impl Attention<'_> {
         }
     }
 
-    /// `sums[part][column] += sum over i of part[i][16] * x[i][column]` for one or two parts of pages.
+    /// `sums[part][column] += sum over i of part[i][16] * x[i][column]` for one or two parts of pages; from zero on if
+    /// `fresh`.
     fn multiply(
         &self,
         parts: [Option<(usize, Part)>; 2],
         head: usize,
         x: &[f32],
         n: usize,
-        [one, two]: &mut [[[f32; LANES]; COLUMNS]; 2],
+        ([one, two], fresh): (&mut [[[f32; LANES]; COLUMNS]; 2], bool),
     ) {
         let floats = parts.map(|part| part.and_then(|(page, part)| self.floats(page, head, part)));
         let (one, two) = (&mut one[..n], &mut two[..n]);
         if let [Some(first), Some(second)] = floats {
-            return float_tiles(self.path, [first, second], x, n, [one, two]);
+            return float_tiles(self.path, [first, second], x, n, ([one, two], fresh));
         }
         for ((part, floats), sums) in parts.into_iter().zip(floats).zip([one, two]) {
             match (floats, part) {
-                (Some(floats), _) => float_tile(self.path, floats, x, n, sums),
-                (None, Some((page, part))) => self.multiply_codes(page, head, part, x, n, sums),
+                (Some(floats), _) => float_tile(self.path, floats, x, n, (sums, fresh)),
+                (None, Some((page, part))) => self.multiply_codes(page, head, part, x, n, (sums, fresh)),
                 (None, None) => {}
             }
         }
@@ -224,7 +224,7 @@ impl Attention<'_> {
         part: Part,
         x: &[f32],
         n: usize,
-        sums: &mut [[f32; LANES]],
+        (sums, fresh): (&mut [[f32; LANES]], bool),
     ) {
         let Page::Q8(codes, steps) = &self.cache.pages[page] else { return };
         let f = Elementwise::new(self.path);
@@ -241,7 +241,13 @@ impl Attention<'_> {
                 }
             }
             let rows = block.len() / LANES;
-            float_tile(self.path, Floats::F32(block), &x[index * BLOCK * n..][..rows * n], n, sums);
+            float_tile(
+                self.path,
+                Floats::F32(block),
+                &x[index * BLOCK * n..][..rows * n],
+                n,
+                (&mut *sums, fresh && index == 0),
+            );
         }
     }
 }

@@ -11,6 +11,7 @@ use super::LANES;
 use super::activations::{
     BLOCK_WORDS, CODES, LONG_CODES, LONG_SIXTEENS, LONG_THIRTIES, LONG_WORDS, STEP_SUM,
 };
+use super::ends::Ends;
 use super::packed::Layout;
 use super::prefetch::ahead;
 use products::dot_two;
@@ -42,6 +43,8 @@ fn apart<T>(x: &[T]) -> &[T] {
 }
 
 type Sums<const N: usize> = [[f32; LANES]; N];
+/// Sums of each group in registers.
+type Totals<const R: usize, const N: usize> = [[__m512; N]; R];
 
 /// Blocks of each group. Loops over groups stay loops: what a call of `map` gets is not compiled for this CPU.
 #[inline(always)]
@@ -178,17 +181,29 @@ vectors! {
         }
     }
 
-    fn load_all<const R: usize, const N: usize>(out: &[&mut Sums<N>; R]) -> [[__m512; N]; R] {
+    fn load_all<const R: usize, const N: usize>(ends: &Ends<'_, R>) -> Totals<R, N> {
         let mut all = [[_mm512_setzero_ps(); N]; R];
-        for r in 0..R {
-            all[r] = load_sums(out[r]);
+        if !ends.fresh {
+            for r in 0..R {
+                all[r] = load_sums(ends.kept[r].first_chunk().expect("a sum for each column"));
+            }
         }
         all
     }
 
-    fn store_all<const R: usize, const N: usize>(out: [&mut Sums<N>; R], sums: &[[__m512; N]; R]) {
-        for (out, sums) in out.into_iter().zip(sums) {
-            store_sums(out, sums);
+    fn store_all<const R: usize, const N: usize>(ends: Ends<'_, R>, all: &Totals<R, N>) {
+        let Some(to) = ends.to else {
+            for (kept, all) in ends.kept.into_iter().zip(all) {
+                store_sums(kept.first_chunk_mut().expect("a sum for each column"), all);
+            }
+            return;
+        };
+        assert_eq!(to.columns, N, "columns of a place");
+        for n in 0..N {
+            for r in 0..R {
+                // SAFETY: 16 numbers of each group for each of these columns, as `Place::new` was promised.
+                unsafe { _mm512_storeu_ps(to.start.add(n * to.stride + r * LANES), all[r][n]) }
+            }
         }
     }
 
@@ -238,9 +253,8 @@ vectors! {
         _mm512_or_si512(_mm512_and_si512(low, _mm512_set1_epi32(0xffff)), _mm512_slli_epi32::<16>(high))
     }
 
-    fn q4_0<const R: usize, const N: usize>(groups: [&[u8]; R], x: &[u32], out: [&mut Sums<N>; R]) {
+    fn q4_0<const R: usize, const N: usize>(groups: [&[u8]; R], x: &[u32], mut total: Totals<R, N>) -> Totals<R, N> {
         let groups = blocks::<R, 288>(groups);
-        let mut total = load_all(&out);
         for (index, x) in x.chunks_exact(BLOCK_WORDS * N).enumerate() {
             let (x, blocks) = (apart(x), row(&groups, index));
             let mut sums = [start::<N>(&x[N..2 * N]); R];
@@ -249,12 +263,11 @@ vectors! {
                 scaled(&mut total[r], &sums[r], &x[..N], stream_halves(at(blocks[r], 0)));
             }
         }
-        store_all(out, &total);
+        total
     }
 
-    fn q8<const R: usize, const N: usize>(groups: [&[u8]; R], x: &[u32], out: [&mut Sums<N>; R]) {
+    fn q8<const R: usize, const N: usize>(groups: [&[u8]; R], x: &[u32], mut total: Totals<R, N>) -> Totals<R, N> {
         let groups = blocks::<R, 544>(groups);
-        let mut total = load_all(&out);
         for (index, x) in x.chunks_exact(BLOCK_WORDS * N).enumerate() {
             let (x, blocks) = (apart(x), row(&groups, index));
             let mut sums = [start::<N>(&x[2 * N..3 * N]); R];
@@ -265,12 +278,11 @@ vectors! {
                 scaled(&mut total[r], &sums[r], &x[..N], stream_halves(at(blocks[r], 0)));
             }
         }
-        store_all(out, &total);
+        total
     }
 
-    fn affine<const R: usize, const N: usize>(groups: [&[u8]; R], x: &[u32], out: [&mut Sums<N>; R]) {
+    fn affine<const R: usize, const N: usize>(groups: [&[u8]; R], x: &[u32], mut total: Totals<R, N>) -> Totals<R, N> {
         let groups = blocks::<R, 640>(groups);
-        let mut total = load_all(&out);
         for (index, x) in x.chunks_exact(BLOCK_WORDS * N).enumerate() {
             let (x, blocks) = (apart(x), row(&groups, index));
             let mut sums = [[_mm512_setzero_si512(); N]; R];
@@ -283,7 +295,7 @@ vectors! {
                 minus(&mut total[r], min, &x[STEP_SUM * N..(STEP_SUM + 1) * N]);
             }
         }
-        store_all(out, &total);
+        total
     }
 
     fn widened(bytes: __m128i) -> __m512i {
@@ -307,9 +319,8 @@ vectors! {
         (scales, mins)
     }
 
-    fn q4_k<const R: usize, const N: usize>(groups: [&[u8]; R], x: &[u32], out: [&mut Sums<N>; R]) {
+    fn q4_k<const R: usize, const N: usize>(groups: [&[u8]; R], x: &[u32], mut total: Totals<R, N>) -> Totals<R, N> {
         let groups = blocks::<R, 2304>(groups);
-        let mut total = load_all(&out);
         for (index, x) in x.chunks_exact(LONG_WORDS * N).enumerate() {
             let (x, blocks) = (apart(x), row(&groups, index));
             let mut factors = [([_mm_setzero_si128(); 8], [_mm_setzero_si128(); 8]); R];
@@ -340,12 +351,11 @@ vectors! {
                 scaled(&mut total[r], &sums, &x[..N], min);
             }
         }
-        store_all(out, &total);
+        total
     }
 
-    fn q6_k<const R: usize, const N: usize>(groups: [&[u8]; R], x: &[u32], out: [&mut Sums<N>; R]) {
+    fn q6_k<const R: usize, const N: usize>(groups: [&[u8]; R], x: &[u32], mut total: Totals<R, N>) -> Totals<R, N> {
         let groups = blocks::<R, 3360>(groups);
-        let mut total = load_all(&out);
         for (index, x) in x.chunks_exact(LONG_WORDS * N).enumerate() {
             let (x, blocks) = (apart(x), row(&groups, index));
             let mut dots = [[_mm512_setzero_si512(); N]; R];
@@ -388,7 +398,7 @@ vectors! {
                 scaled(&mut total[r], &dots[r], &x[..N], halves(at(blocks[r], 0)));
             }
         }
-        store_all(out, &total);
+        total
     }
 
     fn with_bits(low: __m512i, bits: __m512i) -> __m512i {
@@ -438,16 +448,18 @@ vectors! {
         layout: Layout,
         groups: [&[u8]; R],
         x: &[u32],
-        out: [&mut Sums<N>; R],
+        ends: Ends<'_, R>,
     ) {
-        match layout {
-            Layout::Q4_0 => q4_0(groups, x, out),
-            Layout::Q4_K => q4_k(groups, x, out),
-            Layout::Q6_K => q6_k(groups, x, out),
-            Layout::Q8 => q8(groups, x, out),
-            Layout::Affine => affine(groups, x, out),
+        let total: Totals<R, N> = load_all(&ends);
+        let total = match layout {
+            Layout::Q4_0 => q4_0(groups, x, total),
+            Layout::Q4_K => q4_k(groups, x, total),
+            Layout::Q6_K => q6_k(groups, x, total),
+            Layout::Q8 => q8(groups, x, total),
+            Layout::Affine => affine(groups, x, total),
             Layout::F32 | Layout::F16 | Layout::Bf16 => unreachable!("integer layouts only"),
-        }
+        };
+        store_all(ends, &total);
     }
 
     pub(super) fn floats<const N: usize>(layout: Layout, group: &[u8], x: &[f32], out: &mut Sums<N>) {

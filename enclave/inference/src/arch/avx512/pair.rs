@@ -8,29 +8,12 @@
 use std::arch::asm;
 
 use super::super::LANES;
+use super::super::ends::Ends;
 use super::super::packed::Layout;
 use super::super::prefetch::AHEAD;
 
 /// Widest tile: more sums do not fit the registers.
 pub(in super::super) const MAX_COLUMNS: usize = 12;
-
-/// Rows of a result that this thread alone writes.
-#[derive(Clone, Copy)]
-pub(in super::super) struct Place {
-    start: *mut f32,
-    stride: usize,
-}
-
-impl Place {
-    /// Of each column the 32 numbers from `start + column * stride` on.
-    ///
-    /// # Safety
-    /// They must be there for every column of the tile they are given to [`floats`] with, and until then nobody else may
-    /// read or write them.
-    pub(in super::super) unsafe fn new(start: *mut f32, stride: usize) -> Self {
-        Self { start, stride }
-    }
-}
 
 /// The products of both groups with one column.
 macro_rules! product {
@@ -132,31 +115,22 @@ macro_rules! by_width {
     };
 }
 
-/// What is added to.
-pub(in super::super) struct Sums<'a> {
-    /// `[column]` of both groups.
-    pub(in super::super) kept: [&'a mut [[f32; LANES]]; 2],
-    /// Whether they begin here, at zero, whatever `kept` holds.
-    pub(in super::super) fresh: bool,
-    /// Where they go instead of `kept`.
-    pub(in super::super) to: Option<Place>,
-}
-
 /// `sums[group][column] += groups[group] . x[column]`, elements in order; `x` is `[element][columns]`. `once`: with one
 /// load of a number for both groups.
 ///
 /// # Panics
 /// If lengths do not fit.
 #[target_feature(enable = "avx512f")]
-pub(in super::super) fn floats(layout: Layout, groups: [&[u8]; 2], x: &[f32], sums: Sums<'_>, once: bool) {
-    let Sums { kept: [first, second], fresh, to } = sums;
+pub(in super::super) fn floats(layout: Layout, groups: [&[u8]; 2], x: &[f32], ends: Ends<'_, 2>, once: bool) {
+    let Ends { kept: [first, second], fresh, to } = ends;
     let columns = first.len();
     assert!(
         groups[0].len().is_multiple_of(layout.block_bytes())
             && groups[0].len() == groups[1].len()
             && second.len() == columns
             && groups[0].len() * columns == x.len() * layout.block_bytes()
-            && !x.is_empty(),
+            && !x.is_empty()
+            && to.is_none_or(|place| place.columns == columns),
         "lengths of a pair of groups"
     );
     let (first, second) = (first.as_mut_ptr().cast::<f32>(), second.as_mut_ptr().cast::<f32>());
@@ -201,6 +175,7 @@ pub(in super::super) fn floats(layout: Layout, groups: [&[u8]; 2], x: &[f32], su
 mod tests {
     use std::arch::x86_64::__cpuid_count;
 
+    use super::super::super::ends::Place;
     use super::super::super::scalar;
     use super::*;
 
@@ -237,9 +212,9 @@ mod tests {
                     let mut got = [[[1.0; LANES]; 12]; 2];
                     let [first, second] = &mut got;
                     let kept = [&mut first[..columns], &mut second[..columns]];
-                    let sums = Sums { kept, fresh: false, to: None };
+                    let ends = Ends { kept, fresh: false, to: None };
                     // SAFETY: looked for above.
-                    unsafe { floats(layout, [&groups[0], &groups[1]], &x, sums, once) };
+                    unsafe { floats(layout, [&groups[0], &groups[1]], &x, ends, once) };
                     assert!(upper_halves_in_use() != Some(true), "{layout:?}, {columns} columns");
                     assert_eq!(got, want, "{layout:?}, {columns} columns, {once}");
 
@@ -247,7 +222,7 @@ mod tests {
                     let half = 2 * layout.block_bytes();
                     let mut result = vec![7.0f32; columns * 40];
                     // SAFETY: 40 numbers of each column, of which 32 are written.
-                    let place = unsafe { Place::new(result.as_mut_ptr().add(4), 40) };
+                    let place = unsafe { Place::new(result.as_mut_ptr().add(4), 40, columns) };
                     for (bytes, x, fresh, to) in [
                         (0..half, &x[..2 * columns], true, None),
                         (half..2 * half, &x[2 * columns..], false, Some(place)),
@@ -256,7 +231,7 @@ mod tests {
                         let kept = [&mut first[..columns], &mut second[..columns]];
                         let both = [&groups[0][bytes.clone()], &groups[1][bytes]];
                         // SAFETY: looked for above.
-                        unsafe { floats(layout, both, x, Sums { kept, fresh, to }, once) };
+                        unsafe { floats(layout, both, x, Ends { kept, fresh, to }, once) };
                     }
                     for (column, result) in result.chunks(40).enumerate() {
                         assert_eq!((&result[..4], &result[36..]), (&[7.0; 4][..], &[7.0; 4][..]));
