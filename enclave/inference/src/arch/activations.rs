@@ -339,7 +339,7 @@ fn split_off<'data, T>(rest: &mut &'data mut [T], len: usize) -> &'data mut [T] 
 }
 
 #[cfg(test)]
-#[allow(clippy::cast_precision_loss, reason = "tests")]
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "tests")]
 mod tests {
     use super::*;
     use crate::arch::path::Kind;
@@ -364,6 +364,31 @@ mod tests {
                     first += count;
                 }
                 assert_eq!(first, n, "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn codes_of_tiles_lie_column_by_column_behind_the_heads() {
+        const BLOCK: usize = 7;
+        let (head, width, blocks) = (3, 4, 2);
+        let word = |column: usize, i: usize| (100 * column + i) as u32;
+        let columns: Vec<Vec<u32>> =
+            (0..3).map(|column| (0..BLOCK * blocks).map(|i| word(column, i)).collect()).collect();
+        let columns: Vec<&[u32]> = columns.iter().map(Vec::as_slice).collect();
+        let mut out = vec![u32::MAX; BLOCK * blocks * width];
+        by_columns::<BLOCK>(&columns, head, width, &mut out);
+        for (index, block) in out.chunks(BLOCK * width).enumerate() {
+            for column in 0..width {
+                for i in 0..BLOCK {
+                    let at = if i < head {
+                        i * width + column
+                    } else {
+                        head * width + column * (BLOCK - head) + i - head
+                    };
+                    let want = if column < 3 { word(column, index * BLOCK + i) } else { u32::MAX };
+                    assert_eq!(block[at], want, "block {index}, column {column}, word {i}");
+                }
             }
         }
     }

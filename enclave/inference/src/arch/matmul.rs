@@ -195,7 +195,7 @@ impl Results<'_> {
         let (count, column) = (LANES.min(self.weights.rows() - group * LANES), tile * self.x.tile());
         for (slot, sums) in sums.iter().enumerate().take(self.x.columns() - column) {
             let at = (column + slot) * self.target.rows + self.offset + group * LANES;
-            // SAFETY: the result is `[columns][rows]` and borrowed exclusively until the job ends; the column is one of
+            // SAFETY: the result is `[columns][rows]` and no one else's until the job ends; the column is one of
             // them, the rows are below the end of this matrix's share, and each group belongs to one part, which one
             // thread takes.
             unsafe {
@@ -282,9 +282,33 @@ pub(super) fn tile_of_groups(
 /// # Panics
 /// If shapes do not fit, or the activations lack the form a matrix needs.
 pub fn matmul(path: Path, pool: &Pool, x: &Activations, stack: &[&Packed], out: &mut [f32]) {
-    let n = x.columns();
     let rows: usize = stack.iter().map(|weights| weights.rows()).sum();
-    assert_eq!(out.len(), n * rows, "matmul: result of {stack:?}");
+    assert_eq!(out.len(), x.columns() * rows, "matmul: result of {stack:?}");
+    // SAFETY: as long as asserted, and borrowed exclusively.
+    unsafe { multiply(path, pool, x, stack, &Target { start: out.as_mut_ptr(), rows }) }
+}
+
+/// [`matmul`] into memory that is asked for and not zeroed first: of 16 logits that is 8 MB a token.
+///
+/// # Panics
+/// As there.
+#[must_use]
+pub fn product(path: Path, pool: &Pool, x: &Activations, weights: &Packed) -> Vec<f32> {
+    let len = x.columns() * weights.rows();
+    let mut out = Vec::with_capacity(len);
+    // SAFETY: there is room for so many, which nobody else knows, and all of them are written.
+    unsafe {
+        multiply(path, pool, x, &[weights], &Target { start: out.as_mut_ptr(), rows: weights.rows() });
+        out.set_len(len);
+    }
+    out
+}
+
+/// Writes every element of a result.
+///
+/// # Safety
+/// It must be `[columns of x][rows of all matrices]`, and nobody else may use it so long.
+unsafe fn multiply(path: Path, pool: &Pool, x: &Activations, stack: &[&Packed], target: &Target) {
     let mut parts = Vec::new();
     let mut offset = 0;
     for weights in stack {
@@ -297,10 +321,9 @@ pub fn matmul(path: Path, pool: &Pool, x: &Activations, stack: &[&Packed], out: 
         parts.extend((0..groups).step_by(step).map(part));
         offset += weights.rows();
     }
-    let target = Target { start: out.as_mut_ptr(), rows };
     pool.run(parts.len(), &|part| {
         let (weights, offset, first, end) = parts[part];
-        let results = Results { target: &target, weights, x, offset };
+        let results = Results { target, weights, x, offset };
         #[cfg(target_arch = "x86_64")]
         if x.by_column() && !weights.layout().is_float() {
             amx::part(weights, first..end, x, |tile, group, sums| results.put_one(tile, group, sums));

@@ -31,7 +31,7 @@ mod turn;
 
 pub use activations::{Activations, Forms};
 pub use lanes::{Elementwise, dot_lanes, exp};
-pub use matmul::matmul;
+pub use matmul::{matmul, product};
 pub use packed::{Layout, PackError, Packed};
 pub use path::Path;
 pub use pool::{Cells, Pool};

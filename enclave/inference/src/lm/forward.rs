@@ -6,7 +6,7 @@ use super::kv_cache::{KvCache, Sequence};
 use super::model::{FeedForward, Layer, Model};
 use super::rope::Rope;
 use super::{Architecture, ModelError};
-use crate::arch::{Activations, Elementwise, Forms, Lines, Packed, matmul};
+use crate::arch::{Activations, Elementwise, Forms, Lines, Packed, matmul, product};
 
 /// For which tokens of a step logits are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -309,8 +309,7 @@ impl Model {
         }
         let weights = self.output.as_ref().unwrap_or(&self.embedding);
         self.normalized(&mut scratch.activations, &chosen, &self.output_norm, &[weights]);
-        let mut logits = vec![0.0; rows.len() * a.vocab_size];
-        matmul(self.path, &self.pool, &scratch.activations, &[weights], &mut logits);
+        let mut logits = product(self.path, &self.pool, &scratch.activations, weights);
         if let Some(cap) = a.final_cap {
             let f = Elementwise::new(self.path);
             self.rows(&mut logits, a.vocab_size, |_, row| f.soft_cap(row, cap));
