@@ -1,5 +1,8 @@
 //! One batch through all layers.
 
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
 use super::architecture::Activation;
 use super::attention::{Attention, Span, store};
 use super::kv_cache::{KvCache, Sequence};
@@ -34,9 +37,31 @@ pub struct Step<'a> {
 #[derive(Default)]
 struct Scratch {
     activations: Activations,
+    x: Lines<f32>,
     wide: Lines<f32>,
     out: Lines<f32>,
     mixed: Lines<f32>,
+}
+
+/// Buffers for the next batch: memory that is asked for anew costs a fault for each page.
+#[derive(Default)]
+pub(super) struct Idle(Mutex<Vec<Scratch>>);
+
+impl fmt::Debug for Idle {
+    /// Without what is in them: it was computed from prompts.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Idle")
+    }
+}
+
+impl Idle {
+    fn take(&self) -> Scratch {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    fn give_back(&self, scratch: Scratch) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
+    }
 }
 
 impl Model {
@@ -84,7 +109,10 @@ impl Model {
     fn compute(&self, cache: &mut KvCache, tokens: &[u32], spans: &[Span<'_>], rows: &[usize]) -> Vec<f32> {
         let a = &self.architecture;
         let f = Elementwise::new(self.path);
-        let mut x = vec![0.0; tokens.len() * a.dim];
+        let mut scratch = self.idle.take();
+        // Every element is written.
+        let mut x = std::mem::take(&mut scratch.x);
+        x.resize(tokens.len() * a.dim);
         self.pool.chunks_mut(&mut x, a.dim, |row, x| {
             self.embedding.row(tokens[row] as usize, x);
             if a.embedding_scale != 1.0 {
@@ -100,7 +128,6 @@ impl Model {
         };
         let global = angles(&self.rope);
         let local = self.rope_local.as_ref().map(angles);
-        let mut scratch = Scratch::default();
         for (index, layer) in self.layers.iter().enumerate() {
             let rope = match (&self.rope_local, &local) {
                 (Some(rope), Some(angles)) if a.window(index).is_some() => (rope, angles),
@@ -109,7 +136,10 @@ impl Model {
             self.attention(cache, index, layer, spans, rope, &mut x, &mut scratch);
             self.feed_forward(layer, &mut x, &mut scratch);
         }
-        self.logits(&x, rows, &mut scratch)
+        let logits = self.logits(&x, rows, &mut scratch);
+        scratch.x = x;
+        self.idle.give_back(scratch);
+        logits
     }
 
     /// Columns of `x`, normalised, for the matrices of `stack`.

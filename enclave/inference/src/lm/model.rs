@@ -6,6 +6,7 @@ use std::sync::Arc;
 use adyton_model::gguf::Gguf;
 
 use super::architecture::{Architecture, Family, RopeScaling};
+use super::forward::Idle;
 use super::loader::{GgufTensors, Loader, Tensors};
 use super::rope::Rope;
 use super::{KvCache, KvKind, ModelError};
@@ -91,6 +92,7 @@ pub struct Model {
     pub(super) output: Option<Packed>,
     pub(super) rope: Rope,
     pub(super) rope_local: Option<Rope>,
+    pub(super) idle: Idle,
 }
 
 impl Model {
@@ -131,7 +133,19 @@ impl Model {
         let rope = Rope::new(&a, a.rope_base, a.rope_scaling, divisors.as_deref());
         let rope_local = a.rope_base_local.map(|base| Rope::new(&a, base, RopeScaling::None, None));
         loader.finish()?;
-        Ok(Self { architecture: a, path, pool, embedding, layers, output_norm, output, rope, rope_local })
+        let idle = Idle::default();
+        Ok(Self {
+            architecture: a,
+            path,
+            pool,
+            embedding,
+            layers,
+            output_norm,
+            output,
+            rope,
+            rope_local,
+            idle,
+        })
     }
 
     /// How the model is wired.
