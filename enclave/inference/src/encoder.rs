@@ -6,7 +6,7 @@
 //! padding, pooled and normalised, or classified. Results are a function of the weights and the one text, bit for bit,
 //! whatever it was computed with.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use adyton_model::encoder::{EncoderConfig, EncoderError, EncoderTensors};
 use adyton_model::gguf::{Gguf, GgufError, TensorInfo};
@@ -14,6 +14,7 @@ use adyton_model::gguf::{Gguf, GgufError, TensorInfo};
 use crate::arch::{Activations, Elementwise, Forms, Lines, PackError, Packed, Path, Pool, matmul};
 use crate::dense::math::tanh;
 use crate::encoder_files::FolderTensors;
+use crate::idle::Idle;
 use crate::lm::architecture::narrow;
 use crate::lm::attention::{Attention, Span, store};
 use crate::lm::loader::{GgufTensors, Loader};
@@ -93,6 +94,7 @@ pub struct Encoder {
     norm: Norm,
     layers: Vec<Layer>,
     epsilon: f32,
+    idle: Idle<Room>,
 }
 
 /// What makes scores of the first token's vector: a layer with tanh, if there is one, and the scores' own.
@@ -102,8 +104,7 @@ struct Classifier {
     output: Linear,
 }
 
-/// What a batch is computed in. The next one of the same call takes it over: memory that is asked for anew costs a fault
-/// for each page, and zeros nobody reads.
+/// What a batch is computed in.
 #[derive(Default)]
 struct Room {
     activations: Activations,
@@ -279,6 +280,7 @@ impl Encoder {
             norm: norm(t, "token_embd_norm", dim)?,
             layers,
             epsilon: config.layer_norm_eps,
+            idle: Idle::default(),
         })
     }
 
@@ -358,10 +360,8 @@ impl Encoder {
                 return Err(EncodeError::Segments);
             }
         }
-        let idle = Mutex::new(Vec::new());
         let compute = |batch: Texts<'_>| -> Result<Vec<Vec<f32>>, EncodeError> {
-            let idle = || idle.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut room: Room = idle().pop().unwrap_or_default();
+            let mut room = self.idle.take();
             self.batch(batch, &mut room)?;
             let mut rest = &*room.x;
             let rows = batch.iter().map(|(text, _)| {
@@ -370,7 +370,7 @@ impl Encoder {
                 finish(rows, a.dim)
             });
             let results = rows.collect();
-            idle().push(room);
+            self.idle.give_back(room);
             Ok(results)
         };
         let alone = split(texts, THREAD_TOKENS);

@@ -13,5 +13,6 @@ pub mod chat;
 pub mod dense;
 pub mod encoder;
 mod encoder_files;
+mod idle;
 pub mod lm;
 pub mod tokenizer;

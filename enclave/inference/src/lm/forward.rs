@@ -1,8 +1,5 @@
 //! One batch through all layers.
 
-use std::fmt;
-use std::sync::{Mutex, PoisonError};
-
 use super::architecture::Activation;
 use super::attention::{Attention, Span, store};
 use super::kv_cache::{KvCache, Sequence};
@@ -35,33 +32,12 @@ pub struct Step<'a> {
 
 /// Buffers of a batch.
 #[derive(Default)]
-struct Scratch {
+pub(super) struct Scratch {
     activations: Activations,
     x: Lines<f32>,
     wide: Lines<f32>,
     out: Lines<f32>,
     mixed: Lines<f32>,
-}
-
-/// Buffers for the next batch: memory that is asked for anew costs a fault for each page.
-#[derive(Default)]
-pub(super) struct Idle(Mutex<Vec<Scratch>>);
-
-impl fmt::Debug for Idle {
-    /// Without what is in them: it was computed from prompts.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Idle")
-    }
-}
-
-impl Idle {
-    fn take(&self) -> Scratch {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
-    }
-
-    fn give_back(&self, scratch: Scratch) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(scratch);
-    }
 }
 
 impl Model {

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use adyton_model::gguf::Gguf;
 
 use super::architecture::{Architecture, Family, RopeScaling};
-use super::forward::Idle;
+use super::forward::Scratch;
 use super::loader::{GgufTensors, Loader, Tensors};
 use super::rope::Rope;
 use super::{KvCache, KvKind, ModelError};
 use crate::arch::{Packed, Path, Pool};
+use crate::idle::Idle;
 
 /// Where the bytes of a file come from: a slice, a file, an opened sealed file.
 pub trait Source: Sync {
@@ -92,7 +93,7 @@ pub struct Model {
     pub(super) output: Option<Packed>,
     pub(super) rope: Rope,
     pub(super) rope_local: Option<Rope>,
-    pub(super) idle: Idle,
+    pub(super) idle: Idle<Scratch>,
 }
 
 impl Model {
