@@ -33,10 +33,10 @@ impl Ends<'_, 1> {
         }
         kernel(kept);
         if let Some(to) = self.to {
-            assert_eq!(kept.len(), to.columns, "columns of a place");
+            let (start, stride) = to.of_columns(kept.len());
             for (column, sums) in kept.iter().enumerate() {
                 // SAFETY: one of the columns `Place::new` was promised.
-                unsafe { to.start.add(column * to.stride).cast::<[f32; LANES]>().write_unaligned(*sums) }
+                unsafe { start.add(column * stride).cast::<[f32; LANES]>().write_unaligned(*sums) }
             }
         }
     }
@@ -45,10 +45,9 @@ impl Ends<'_, 1> {
 /// Rows of a result that this thread alone writes.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
-    pub(super) start: *mut f32,
-    /// From a column to the next.
-    pub(super) stride: usize,
-    pub(super) columns: usize,
+    start: *mut f32,
+    stride: usize,
+    columns: usize,
 }
 
 impl Place {
@@ -58,6 +57,15 @@ impl Place {
     /// All of them must be there, and until these sums are used nobody else may read or write them.
     pub(super) unsafe fn new(start: *mut f32, stride: usize, columns: usize) -> Self {
         Self { start, stride, columns }
+    }
+
+    /// The first number of the first column, and how many there are from one column to the next.
+    ///
+    /// # Panics
+    /// If it is not one of so many columns.
+    pub(super) fn of_columns(self, columns: usize) -> (*mut f32, usize) {
+        assert_eq!(columns, self.columns, "columns of a place");
+        (self.start, self.stride)
     }
 
     /// Asks for the lines of two groups, so that stores do not wait for them. Those of a single column come in order anyway.

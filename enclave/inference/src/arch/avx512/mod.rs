@@ -198,11 +198,11 @@ vectors! {
             }
             return;
         };
-        assert_eq!(to.columns, N, "columns of a place");
+        let (start, stride) = to.of_columns(N);
         for n in 0..N {
             for r in 0..R {
                 // SAFETY: 16 numbers of each group for each of these columns, as `Place::new` was promised.
-                unsafe { _mm512_storeu_ps(to.start.add(n * to.stride + r * LANES), all[r][n]) }
+                unsafe { _mm512_storeu_ps(start.add(n * stride + r * LANES), all[r][n]) }
             }
         }
     }

@@ -129,17 +129,16 @@ pub(in super::super) fn floats(layout: Layout, groups: [&[u8]; 2], x: &[f32], en
             && groups[0].len() == groups[1].len()
             && second.len() == columns
             && groups[0].len() * columns == x.len() * layout.block_bytes()
-            && !x.is_empty()
-            && to.is_none_or(|place| place.columns == columns),
+            && !x.is_empty(),
         "lengths of a pair of groups"
     );
     let (first, second) = (first.as_mut_ptr().cast::<f32>(), second.as_mut_ptr().cast::<f32>());
     let next = second.addr().wrapping_sub(first.addr());
     let sums = (if fresh { std::ptr::null_mut() } else { first }, next);
     // The first column's sums, how many bytes those of the second group are from them, and those of the next column.
-    let to = match to {
+    let to = match to.map(|place| place.of_columns(columns)) {
         None => (first, next, size_of::<[f32; LANES]>()),
-        Some(place) => (place.start, size_of::<[f32; LANES]>(), place.stride * size_of::<f32>()),
+        Some((start, stride)) => (start, size_of::<[f32; LANES]>(), stride * size_of::<f32>()),
     };
     macro_rules! by_form {
         ($width:expr, $($of:tt)*) => {
