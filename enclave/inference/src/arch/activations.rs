@@ -226,8 +226,8 @@ impl Activations {
                 by_columns::<BLOCK_WORDS>(&shorts[..count], CODES, tile.columns, tile.short);
                 by_columns::<LONG_WORDS>(&longs[..count], LONG_CODES, tile.columns, tile.long);
             } else {
-                turn(path, &shorts[..count], (0, tile.columns), tile.short);
-                turn(path, &longs[..count], (0, tile.columns), tile.long);
+                turn(path, &shorts[..count], tile.columns, tile.short);
+                turn(path, &longs[..count], tile.columns, tile.long);
             }
         };
         let words = short + long;
@@ -258,7 +258,7 @@ impl Activations {
                         all[slot] = column(i, row).unwrap_or(row);
                         quantize(all[slot], &mut codes[slot * words..(slot + 1) * words]);
                     }
-                    turn(path, &all[..count], (0, tile.columns), tile.floats);
+                    turn(path, &all[..count], tile.columns, tile.floats);
                 } else {
                     for (i, words) in columns.zip(codes.chunks_exact_mut(words)) {
                         quantize(column(i, rows).unwrap_or(rows), words);

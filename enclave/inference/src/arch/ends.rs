@@ -70,9 +70,11 @@ impl Place {
 
     /// Asks for the lines of two groups, so that stores do not wait for them. Those of a single column come in order anyway.
     pub(super) fn soon(&self) {
-        let columns = if self.columns == 1 { 0 } else { self.columns };
+        if self.columns == 1 {
+            return;
+        }
         #[cfg(target_arch = "x86_64")]
-        for column in 0..columns {
+        for column in 0..self.columns {
             use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
             let at = self.start.wrapping_add(column * self.stride);
             // SAFETY: every x86-64 CPU has the instruction, or does nothing in its place; it changes nothing that a program

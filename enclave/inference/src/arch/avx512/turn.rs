@@ -14,13 +14,9 @@ type Block = [__m512; LANES];
 /// # Panics
 /// If lengths do not fit.
 #[target_feature(enable = "avx512f")]
-pub(in super::super) fn blocks<T: Number>(
-    rows: &[&[T]],
-    (slot, width): (usize, usize),
-    out: &mut [T],
-) -> usize {
+pub(in super::super) fn blocks<T: Number>(rows: &[&[T]], width: usize, out: &mut [T]) -> usize {
     let len = out.len() / width;
-    assert!(slot + rows.len() <= width && rows.iter().all(|row| row.len() == len), "as many rows as fit");
+    assert!(rows.len() <= width && rows.iter().all(|row| row.len() == len), "as many rows as fit");
     let mask = u16::MAX >> (LANES - rows.len());
     // Those that are lacking are turned like the first, and not stored.
     let mut starts = [rows[0].as_ptr().cast::<f32>(); LANES];
@@ -35,8 +31,8 @@ pub(in super::super) fn blocks<T: Number>(
         let block = turned(&block);
         let out = out[first * width..(first + LANES) * width].as_mut_ptr().cast::<f32>();
         for i in 0..LANES {
-            // SAFETY: `i` of 16 rows of `width` numbers; as many as there are rows fit behind `slot`, and no more are stored.
-            unsafe { _mm512_mask_storeu_ps(out.add(i * width + slot), mask, block[i]) }
+            // SAFETY: `i` of 16 rows of `width` numbers; as many as there are rows are stored, which fit.
+            unsafe { _mm512_mask_storeu_ps(out.add(i * width), mask, block[i]) }
         }
     }
     whole
