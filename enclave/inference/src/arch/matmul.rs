@@ -309,45 +309,51 @@ pub fn product(path: Path, pool: &Pool, x: &Activations, weights: &Packed) -> Ve
 /// # Safety
 /// It must be `[columns of x][rows of all matrices]`, and nobody else may use it so long.
 unsafe fn multiply(path: Path, pool: &Pool, x: &Activations, stack: &[&Packed], target: &Target) {
+    // Every thread gets equally many parts, which follow each other in memory: one long stream is read faster than pieces
+    // of one. They are several, so that one that is held up does not hold up all.
+    let threads = pool.threads();
     let mut parts = Vec::new();
-    let mut offset = 0;
-    for weights in stack {
-        assert_eq!(weights.columns(), x.rows(), "matmul: {weights:?} with columns of {}", x.rows());
-        // Every thread gets several parts, so that one that is held up does not hold up all; not less than a pair of groups.
-        let groups = weights.groups();
-        let most = groups.div_ceil(pool.threads() * 4).next_multiple_of(2);
-        let step = at_once(path, x, weights).clamp(1, most);
-        let part = |first: usize| (*weights, offset, first, groups.min(first + step));
-        parts.extend((0..groups).step_by(step).map(part));
-        offset += weights.rows();
+    for thread in 0..threads {
+        let mut offset = 0;
+        for weights in stack {
+            assert_eq!(weights.columns(), x.rows(), "matmul: {weights:?} with columns of {}", x.rows());
+            // Kernels take groups in pairs.
+            let pairs = weights.groups().div_ceil(2);
+            let (most, least) = (at_once(path, x, weights) / 2, pairs.div_ceil(threads * 4));
+            let count = pairs.div_ceil(threads).div_ceil(most.clamp(1, least));
+            let (from, to) = (pairs * thread / threads, pairs * (thread + 1) / threads);
+            let bound = |part: usize| weights.groups().min(2 * (from + (to - from) * part / count));
+            parts.extend((0..count).map(|part| (*weights, offset, bound(part)..bound(part + 1))));
+            offset += weights.rows();
+        }
     }
     pool.run(parts.len(), &|part| {
-        let (weights, offset, first, end) = parts[part];
+        let (weights, offset, ref groups) = parts[part];
         let results = Results { target, weights, x, offset };
         #[cfg(target_arch = "x86_64")]
         if x.by_column() && !weights.layout().is_float() {
-            amx::part(weights, first..end, x, |tile, group, sums| results.put_one(tile, group, sums));
+            amx::part(weights, groups.clone(), x, |tile, group, sums| results.put_one(tile, group, sums));
             return;
         }
         let layout = weights.layout();
         if in_blocks(path, x, weights) {
-            blocks::part(path, weights, first..end, x, &results);
+            blocks::part(path, weights, groups.clone(), x, &results);
             return;
         }
         let mut sums = [[[0.0; LANES]; MAX_COLUMNS]; 2];
         let all = 0..x.rows();
         for tile in 0..x.tiles() {
             let columns = x.width(tile);
-            for group in (first..end).step_by(2) {
+            for group in groups.clone().step_by(2) {
                 let [sums, next] = &mut sums;
-                let last = end.min(group + 2);
+                let last = groups.end.min(group + 2);
                 let to = results.place(tile, group..last);
                 if let Some(to) = &to {
                     to.soon();
                 }
                 let ends = Ends { kept: [&mut sums[..columns], &mut next[..columns]], fresh: true, to };
                 let one = weights.group(group);
-                let two = (group + 1 < end).then(|| weights.group(group + 1));
+                let two = (group + 1 < last).then(|| weights.group(group + 1));
                 tile_of_groups(path, layout, (one, two), x, (tile, &all), ends);
                 if to.is_none() {
                     results.put(tile, group..last, [&sums[..columns], &next[..columns]]);

@@ -1,11 +1,13 @@
 //! Worker threads that wait ready: a short spin, then sleep.
 //!
-//! A job is a number of parts. Whoever is awake takes the next part from a counter, the caller too, so a thread whose
-//! core was taken away delays the job by the one part it holds and no more: a worker that has not joined when the
-//! parts run out is not waited for. Which thread computes a part never changes what it computes.
+//! A job is a number of parts. Each thread, the caller too, has a share of them, one after the other, and takes from the
+//! shares of others when its own is done: what lies in order in memory is then read in order. A thread whose core was
+//! taken away delays the job by the one part it holds and no more: a worker that has not joined when the parts run out
+//! is not waited for. Which thread computes a part never changes what it computes.
 
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, TryLockError};
@@ -13,6 +15,8 @@ use std::thread::{self, JoinHandle};
 
 /// `pause` instructions before a worker sleeps: some 50 us, longer than the caller needs between two jobs.
 const SPINS: u32 = 1500;
+/// More threads than this are not started.
+const MAX_THREADS: usize = 1024;
 
 /// Set in `Shared::state` while a job may be joined. Below it: number of workers inside; above it: the job's number.
 const OPEN: u64 = 1 << 16;
@@ -23,7 +27,8 @@ type Task = dyn Fn(usize) + Sync;
 
 struct Shared {
     state: AtomicU64,
-    next: AtomicUsize,
+    /// The next part of each thread's share.
+    next: Box<[Next]>,
     parts: AtomicUsize,
     /// Written by the caller while no worker is inside and the job is closed; read by workers inside.
     task: UnsafeCell<*const Task>,
@@ -40,6 +45,11 @@ unsafe impl Sync for Shared {}
 // SAFETY: the pointer in `task` is used only as above, by whichever thread.
 unsafe impl Send for Shared {}
 
+/// On a line of the cache of its own, which nobody else writes while a thread works through its share.
+#[derive(Default)]
+#[repr(align(64))]
+struct Next(AtomicUsize);
+
 /// Threads that compute parts of jobs. Dropping it ends them.
 pub struct Pool {
     shared: Arc<Shared>,
@@ -54,7 +64,7 @@ impl Pool {
     pub fn new(threads: usize) -> Self {
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
-            next: AtomicUsize::new(0),
+            next: (0..threads.clamp(1, MAX_THREADS)).map(|_| Next::default()).collect(),
             parts: AtomicUsize::new(0),
             task: UnsafeCell::new(&raw const NOTHING),
             panicked: AtomicBool::new(false),
@@ -65,9 +75,9 @@ impl Pool {
         });
         let start = |index| {
             let shared = Arc::clone(&shared);
-            thread::Builder::new().name(format!("kernel-{index}")).spawn(move || work(&shared)).ok()
+            thread::Builder::new().name(format!("kernel-{index}")).spawn(move || work(&shared, index)).ok()
         };
-        let workers = (1..threads.min(1024)).map_while(start).collect();
+        let workers = (1..shared.next.len()).map_while(start).collect();
         Self { shared, workers, submit: Mutex::new(()) }
     }
 
@@ -99,7 +109,9 @@ impl Pool {
         let task: *const Task = unsafe { std::mem::transmute(task) };
         // SAFETY: the submit lock is held and the last job is closed with nobody inside, so nobody reads.
         unsafe { *shared.task.get() = task };
-        shared.next.store(0, Ordering::Relaxed);
+        for (share, next) in shared.next.iter().enumerate() {
+            next.0.store(shared.share(parts, share).start, Ordering::Relaxed);
+        }
         shared.parts.store(parts, Ordering::Relaxed);
         let number = shared.state.load(Ordering::Relaxed) & !(NUMBER - 1);
         shared.state.store(number.wrapping_add(NUMBER) | OPEN, Ordering::SeqCst);
@@ -108,7 +120,7 @@ impl Pool {
             let _held = shared.lock.lock().unwrap_or_else(PoisonError::into_inner);
             shared.wake.notify_all();
         }
-        shared.parts_of(task);
+        shared.parts_of(task, 0);
         drop(close);
         if shared.panicked.swap(false, Ordering::Relaxed) {
             resume_unwind(Box::new("a part of a job panicked"));
@@ -187,22 +199,32 @@ impl Drop for Close<'_> {
 }
 
 impl Shared {
-    fn parts_of(&self, task: *const Task) {
-        let parts = self.parts.load(Ordering::Relaxed);
-        loop {
-            let part = self.next.fetch_add(1, Ordering::Relaxed);
-            if part >= parts {
-                return;
+    /// The parts of a thread's share.
+    fn share(&self, parts: usize, index: usize) -> Range<usize> {
+        let shares = self.next.len();
+        parts * index / shares..parts * (index + 1) / shares
+    }
+
+    /// Parts of the share of thread `index`, then of those of the threads after it.
+    fn parts_of(&self, task: *const Task, index: usize) {
+        let (parts, shares) = (self.parts.load(Ordering::Relaxed), self.next.len());
+        for share in (index..shares).chain(0..index) {
+            let (next, end) = (&self.next[share].0, self.share(parts, share).end);
+            // A look first: only who may get a part writes.
+            while next.load(Ordering::Relaxed) < end {
+                let part = next.fetch_add(1, Ordering::Relaxed);
+                if part < end {
+                    // SAFETY: the job is open or this thread is inside, so the borrow behind the pointer lasts.
+                    unsafe { (*task)(part) }
+                }
             }
-            // SAFETY: the job is open or this thread is inside, so the borrow behind the pointer lasts.
-            unsafe { (*task)(part) }
         }
     }
 }
 
 static NOTHING: fn(usize) = |_| {};
 
-fn work(shared: &Shared) {
+fn work(shared: &Shared, index: usize) {
     let mut last = 0;
     let mut spins = 0;
     while !shared.stop.load(Ordering::Relaxed) {
@@ -213,7 +235,7 @@ fn work(shared: &Shared) {
                 last = number;
                 // SAFETY: this thread is counted as inside a job, and `task` was written before it opened.
                 let task = unsafe { *shared.task.get() };
-                if catch_unwind(AssertUnwindSafe(|| shared.parts_of(task))).is_err() {
+                if catch_unwind(AssertUnwindSafe(|| shared.parts_of(task, index))).is_err() {
                     shared.panicked.store(true, Ordering::Relaxed);
                 }
                 shared.state.fetch_sub(1, Ordering::AcqRel);
