@@ -13,7 +13,7 @@ use super::activations::{
 };
 use super::ends::Ends;
 use super::packed::Layout;
-use super::prefetch::{ahead, far_ahead};
+use super::prefetch::ahead;
 use products::dot_two;
 
 /// Makes a function for this CPU; all of them are reached through [`integers`] and [`floats`].
@@ -211,9 +211,7 @@ vectors! {
     fn streams<const R: usize, const BYTES: usize>(blocks: [&[u8; BYTES]; R], start: usize) -> [__m512i; R] {
         let mut vectors = [_mm512_setzero_si512(); R];
         for r in 0..R {
-            let bytes = at(blocks[r], start);
-            if BYTES < 2048 { ahead(bytes) } else { far_ahead(bytes) }
-            vectors[r] = load(bytes);
+            vectors[r] = stream(at(blocks[r], start));
         }
         vectors
     }
@@ -327,7 +325,7 @@ vectors! {
             let (x, blocks) = (apart(x), row(&groups, index));
             let mut factors = [([_mm_setzero_si128(); 8], [_mm_setzero_si128(); 8]); R];
             for r in 0..R {
-                at::<256>(blocks[r], 0).as_chunks::<64>().0.iter().for_each(far_ahead);
+                at::<256>(blocks[r], 0).as_chunks::<64>().0.iter().for_each(ahead);
                 let packed = at::<192>(blocks[r], 64).as_chunks::<16>().0;
                 factors[r] = k_factors(packed.first_chunk().expect("192 bytes"));
             }
@@ -362,7 +360,7 @@ vectors! {
             let (x, blocks) = (apart(x), row(&groups, index));
             let mut dots = [[_mm512_setzero_si512(); N]; R];
             for r in 0..R {
-                at::<256>(blocks[r], 32).as_chunks::<64>().0.iter().for_each(far_ahead);
+                at::<256>(blocks[r], 32).as_chunks::<64>().0.iter().for_each(ahead);
                 // What the codes' zero, 32, adds to the dot products.
                 let mut zeros = [_mm512_setzero_si512(); N];
                 for i in 0..8 {

@@ -10,7 +10,7 @@ use std::arch::asm;
 use super::super::LANES;
 use super::super::ends::Ends;
 use super::super::packed::Layout;
-use super::super::prefetch::AHEAD;
+use super::super::prefetch::AHEAD_OF_TWO;
 
 /// Widest tile: more sums do not fit the registers.
 pub(in super::super) const MAX_COLUMNS: usize = 12;
@@ -87,7 +87,7 @@ macro_rules! multiply {
             to = inout(reg) $to.0 => _,
             beside = in(reg) $to.1,
             stride = in(reg) $to.2,
-            ahead = const AHEAD,
+            ahead = const AHEAD_OF_TWO,
             out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm3") _, out("zmm4") _, out("zmm5") _,
             out("zmm6") _, out("zmm7") _, out("zmm8") _, out("zmm9") _, out("zmm10") _, out("zmm11") _,
             out("zmm12") _, out("zmm13") _, out("zmm14") _, out("zmm15") _, out("zmm16") _, out("zmm17") _,
