@@ -327,6 +327,24 @@ mod tests {
     }
 
     #[test]
+    fn others_take_what_a_thread_that_is_held_up_has_left() {
+        let pool = Pool::new(2);
+        for held in [0, 4] {
+            // The first part of a share does not end before all others have: of both shares.
+            let others = AtomicUsize::new(0);
+            pool.run(8, &|part| {
+                if part != held {
+                    others.fetch_add(1, Ordering::Relaxed);
+                }
+                while part == held && others.load(Ordering::Relaxed) < 7 {
+                    thread::yield_now();
+                }
+            });
+            assert_eq!(others.into_inner(), 7);
+        }
+    }
+
+    #[test]
     fn a_job_inside_a_job_runs() {
         let pool = Pool::new(2);
         let sum = AtomicUsize::new(0);
