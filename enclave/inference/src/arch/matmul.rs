@@ -8,7 +8,7 @@ use super::avx512::{amx, pair};
 use super::ends::{Ends, Place};
 use super::packed::{Layout, Packed};
 use super::path::{Kind, Path};
-use super::pool::Pool;
+use super::pool::{Pool, share};
 use super::{LANES, blocks, scalar};
 
 /// Weights a part of a job covers, bytes: fits the second-level cache beside a tile of activations.
@@ -319,11 +319,16 @@ unsafe fn multiply(path: Path, pool: &Pool, x: &Activations, stack: &[&Packed], 
             assert_eq!(weights.columns(), x.rows(), "matmul: {weights:?} with columns of {}", x.rows());
             // Kernels take groups in pairs.
             let pairs = weights.groups().div_ceil(2);
-            let (most, least) = (at_once(path, x, weights) / 2, pairs.div_ceil(threads * 4));
-            let count = pairs.div_ceil(threads).div_ceil(most.clamp(1, least));
-            let (from, to) = (pairs * thread / threads, pairs * (thread + 1) / threads);
-            let bound = |part: usize| weights.groups().min(2 * (from + (to - from) * part / count));
-            parts.extend((0..count).map(|part| (*weights, offset, bound(part)..bound(part + 1))));
+            let step = (at_once(path, x, weights) / 2).clamp(1, pairs.div_ceil(threads * 4));
+            let count = pairs.div_ceil(threads).div_ceil(step);
+            let mine = share(pairs, thread, threads);
+            let groups = (0..count).map(|part| {
+                let pairs = share(mine.len(), part, count);
+                2 * (mine.start + pairs.start)..weights.groups().min(2 * (mine.start + pairs.end))
+            });
+            // A small matrix has not enough for every thread.
+            let groups = groups.filter(|groups| !groups.is_empty());
+            parts.extend(groups.map(|groups| (*weights, offset, groups)));
             offset += weights.rows();
         }
     }

@@ -45,7 +45,7 @@ unsafe impl Sync for Shared {}
 // SAFETY: the pointer in `task` is used only as above, by whichever thread.
 unsafe impl Send for Shared {}
 
-/// On a line of the cache of its own, which nobody else writes while a thread works through its share.
+/// On a line of the cache of its own: others write there only when their own shares are done.
 #[derive(Default)]
 #[repr(align(64))]
 struct Next(AtomicUsize);
@@ -109,8 +109,8 @@ impl Pool {
         let task: *const Task = unsafe { std::mem::transmute(task) };
         // SAFETY: the submit lock is held and the last job is closed with nobody inside, so nobody reads.
         unsafe { *shared.task.get() = task };
-        for (share, next) in shared.next.iter().enumerate() {
-            next.0.store(shared.share(parts, share).start, Ordering::Relaxed);
+        for (index, next) in shared.next.iter().enumerate() {
+            next.0.store(share(parts, index, shared.next.len()).start, Ordering::Relaxed);
         }
         shared.parts.store(parts, Ordering::Relaxed);
         let number = shared.state.load(Ordering::Relaxed) & !(NUMBER - 1);
@@ -199,17 +199,11 @@ impl Drop for Close<'_> {
 }
 
 impl Shared {
-    /// The parts of a thread's share.
-    fn share(&self, parts: usize, index: usize) -> Range<usize> {
-        let shares = self.next.len();
-        parts * index / shares..parts * (index + 1) / shares
-    }
-
     /// Parts of the share of thread `index`, then of those of the threads after it.
     fn parts_of(&self, task: *const Task, index: usize) {
         let (parts, shares) = (self.parts.load(Ordering::Relaxed), self.next.len());
-        for share in (index..shares).chain(0..index) {
-            let (next, end) = (&self.next[share].0, self.share(parts, share).end);
+        for index in (index..shares).chain(0..index) {
+            let (next, end) = (&self.next[index].0, share(parts, index, shares).end);
             // A look first: only who may get a part writes.
             while next.load(Ordering::Relaxed) < end {
                 let part = next.fetch_add(1, Ordering::Relaxed);
@@ -220,6 +214,11 @@ impl Shared {
             }
         }
     }
+}
+
+/// Share `index` of `shares` of `len` things, which differ by one at most.
+pub(super) fn share(len: usize, index: usize, shares: usize) -> Range<usize> {
+    len * index / shares..len * (index + 1) / shares
 }
 
 static NOTHING: fn(usize) = |_| {};
