@@ -120,6 +120,8 @@ const BATCH_TOKENS: usize = 4096;
 /// and those that one thread computes alone where there are enough of them: what lies between the products then stays near
 /// its core. With half as many weights pass by twice as often, and with twice as many less stays near: both were slower.
 const THREAD_TOKENS: usize = 256;
+/// Rows of one part of what stands between the products.
+const ROWS: usize = 8;
 
 /// Most scores of a classifier.
 const MAX_SCORES: u64 = 1 << 12;
@@ -402,12 +404,13 @@ impl Encoder {
         // Every element of all of them is written before it is read.
         x.resize(places.len() * dim);
         mixed.resize(places.len() * dim);
-        self.pool.chunks_mut(x, dim, |row, out| {
-            let (position, token, segment) = places[row];
+        self.pool.chunks_mut(x, ROWS * dim, |part, x| {
             let mut sum = vec![0.0; dim];
-            self.words.row(token as usize, &mut sum);
-            f.add(&mut sum, &self.positions[segment as usize][position * dim..][..dim]);
-            f.layer_norm(&sum, &self.norm.weight, &self.norm.bias, self.epsilon, out);
+            for (out, (position, token, segment)) in x.chunks_exact_mut(dim).zip(&places[part * ROWS..]) {
+                self.words.row(*token as usize, &mut sum);
+                f.add(&mut sum, &self.positions[*segment as usize][position * dim..][..dim]);
+                f.layer_norm(&sum, &self.norm.weight, &self.norm.bias, self.epsilon, out);
+            }
         });
         let texts: Vec<&[u32]> = texts.iter().map(|(text, _)| *text).collect();
         let positions = texts.iter().map(|text| text.len().next_multiple_of(16)).sum();
@@ -485,11 +488,12 @@ impl Encoder {
     /// `x = norm(x + (y + bias))`.
     fn residual(&self, x: &mut [f32], y: &[f32], bias: &[f32], norm: &Norm) {
         let (f, dim) = (Elementwise::new(self.path), self.architecture.dim);
-        self.pool.chunks_mut(x, dim, |row, x| {
-            let mut sum = y[row * dim..(row + 1) * dim].to_vec();
-            f.add(&mut sum, bias);
-            f.add(&mut sum, x);
-            f.layer_norm(&sum, &norm.weight, &norm.bias, self.epsilon, x);
+        self.pool.chunks_mut(x, ROWS * dim, |part, x| {
+            let mut sum = vec![0.0; dim];
+            for (x, y) in x.chunks_exact_mut(dim).zip(y[part * ROWS * dim..].chunks_exact(dim)) {
+                f.sum(x, y, bias, &mut sum);
+                f.layer_norm(&sum, &norm.weight, &norm.bias, self.epsilon, x);
+            }
         });
     }
 }

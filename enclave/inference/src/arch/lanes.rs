@@ -187,6 +187,18 @@ on_paths! {
         }
     }
 
+    /// `out[i] = x[i] + (y[i] + z[i])`.
+    ///
+    /// # Panics
+    /// If lengths differ.
+    fn sum(x: &[f32], y: &[f32], z: &[f32], out: &mut [f32]) {
+        let n = out.len();
+        assert!(x.len() == n && y.len() == n && z.len() == n, "sum: lengths differ");
+        for i in 0..n {
+            out[i] = x[i] + (y[i] + z[i]);
+        }
+    }
+
     /// `x[i] += scale * y[i]`.
     ///
     /// # Panics
@@ -495,6 +507,7 @@ mod tests {
         }
         out.copy_from_slice(x);
         f.add_scaled(&mut out, 0.3, y);
+        f.sum(x, y, &out.clone(), &mut out);
         f.gelu_exact(&mut out);
         f.soft_cap(&mut out, 5.0);
         all.extend_from_slice(&out);

@@ -291,34 +291,27 @@ pub(crate) fn store(
     let shared = &*cache;
     pool.chunks_mut(&mut pieces, 1, |_, pieces| {
         for (_, page, row, slot, count) in pieces {
-            for i in 0..*count {
-                let kv = &qkv[(*row + i) * stride + q_dim..][..2 * kv_dim];
-                for head in 0..a.n_kv_heads {
-                    let place = shared.place(layer, head);
-                    let key = &kv[head * a.head_dim..][..a.head_dim];
-                    let value = &kv[kv_dim + head * a.head_dim..][..a.head_dim];
-                    match page {
-                        Page::F32(data) => put(&mut data[place..], shared.values(), *slot + i, key, value),
-                        Page::F16(data) => {
-                            let (mut k, mut v) = (vec![0; key.len()], vec![0; key.len()]);
-                            f.to_f16(key, &mut k);
-                            f.to_f16(value, &mut v);
-                            put(&mut data[place..], shared.values(), *slot + i, &k, &v);
-                        }
-                        Page::Q8(codes, steps) => {
-                            let steps = &mut steps[shared.steps(layer, head)..];
-                            let (mut k, mut v) = (vec![0; key.len()], vec![0; key.len()]);
-                            for (half, (x, codes)) in [(key, &mut k), (value, &mut v)].into_iter().enumerate()
-                            {
-                                for (block, (x, codes)) in
-                                    x.chunks(BLOCK).zip(codes.chunks_mut(BLOCK)).enumerate()
-                                {
-                                    let at = half * shared.value_steps() + block * PAGE + *slot + i;
-                                    steps[at] = f.quantize(x, codes);
-                                }
-                            }
-                            put(&mut codes[place..], shared.values(), *slot + i, &k, &v);
-                        }
+            for head in 0..a.n_kv_heads {
+                let (mut keys, mut values): ([&[f32]; PAGE], [&[f32]; PAGE]) = ([&[]; PAGE], [&[]; PAGE]);
+                for (i, (key, value)) in keys.iter_mut().zip(&mut values).enumerate().take(*count) {
+                    let kv = &qkv[(*row + i) * stride + q_dim..][..2 * kv_dim];
+                    *key = &kv[head * a.head_dim..][..a.head_dim];
+                    *value = &kv[kv_dim + head * a.head_dim..][..a.head_dim];
+                }
+                let rows = [&keys[..*count], &values[..*count]];
+                let (place, len) = (shared.place(layer, head), shared.values());
+                match page {
+                    Page::F32(data) => {
+                        let parts = data[place..].split_at_mut(len);
+                        put(path, rows, *slot, parts, |x, to: &mut [f32]| to.copy_from_slice(x));
+                    }
+                    Page::F16(data) => {
+                        put(path, rows, *slot, data[place..].split_at_mut(len), |x, to| f.to_f16(x, to));
+                    }
+                    Page::Q8(codes, steps) => {
+                        let steps = &mut steps[shared.steps(layer, head)..];
+                        let steps = steps.split_at_mut(shared.value_steps());
+                        put_codes(f, rows, *slot, codes[place..].split_at_mut(len), steps);
                     }
                 }
             }
@@ -329,13 +322,63 @@ pub(crate) fn store(
     }
 }
 
-/// Writes one position of one head.
-fn put<T: Copy>(data: &mut [T], values: usize, slot: usize, key: &[T], value: &[T]) {
-    let (keys, values) = data.split_at_mut(values);
-    for (d, x) in key.iter().enumerate() {
-        keys[d * PAGE + slot] = *x;
+/// Writes keys and values of one head, of positions that follow each other in a page from `slot` on.
+fn put<T>(
+    path: Path,
+    [keys, values]: [&[&[f32]]; 2],
+    slot: usize,
+    (keys_to, values_to): (&mut [T], &mut [T]),
+    convert: impl Fn(&[f32], &mut [T]),
+) {
+    let count = keys.len();
+    ROOM.with_borrow_mut(|room| {
+        let turned = &mut room.queries;
+        turned.resize(keys[0].len() * PAGE);
+        turn(path, keys, PAGE, turned);
+        if count == PAGE {
+            return convert(turned, &mut keys_to[..turned.len()]);
+        }
+        for (x, to) in turned.chunks_exact(PAGE).zip(keys_to.chunks_exact_mut(PAGE)) {
+            convert(&x[..count], &mut to[slot..slot + count]);
+        }
+    });
+    for (value, slot) in values.iter().zip(slot..) {
+        let mut to = values_to[slot * LANES..].chunks_mut(PAGE * LANES);
+        // Sixteen at a time are one move each, since the compiler knows how many there are.
+        let (whole, rest) = value.as_chunks::<LANES>();
+        for (x, to) in whole.iter().zip(&mut to) {
+            convert(x, &mut to[..LANES]);
+        }
+        if let Some(to) = to.next().filter(|_| !rest.is_empty()) {
+            convert(rest, &mut to[..rest.len()]);
+        }
     }
-    for (d, x) in value.chunks(LANES).enumerate() {
-        values[(d * PAGE + slot) * LANES..][..x.len()].copy_from_slice(x);
+}
+
+/// As [`put`], with a step for each block of a position.
+fn put_codes(
+    f: Elementwise,
+    [keys, values]: [&[&[f32]]; 2],
+    slot: usize,
+    (keys_to, values_to): (&mut [i8], &mut [i8]),
+    (key_steps, value_steps): (&mut [f32], &mut [f32]),
+) {
+    let mut codes = [0; BLOCK];
+    for ((key, value), slot) in keys.iter().zip(values).zip(slot..) {
+        for (block, x) in key.chunks(BLOCK).enumerate() {
+            key_steps[block * PAGE + slot] = f.quantize(x, &mut codes[..x.len()]);
+            for (code, to) in
+                codes[..x.len()].iter().zip(keys_to[block * BLOCK * PAGE..].chunks_exact_mut(PAGE))
+            {
+                to[slot] = *code;
+            }
+        }
+        for (block, x) in value.chunks(BLOCK).enumerate() {
+            value_steps[block * PAGE + slot] = f.quantize(x, &mut codes[..x.len()]);
+            let to = values_to[block * BLOCK * PAGE..].chunks_exact_mut(PAGE * LANES);
+            for (codes, to) in codes[..x.len()].chunks(LANES).zip(to) {
+                to[slot * LANES..][..codes.len()].copy_from_slice(codes);
+            }
+        }
     }
 }

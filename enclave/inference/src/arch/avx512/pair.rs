@@ -136,9 +136,12 @@ pub(in super::super) fn floats(layout: Layout, groups: [&[u8]; 2], x: &[f32], en
     let next = second.addr().wrapping_sub(first.addr());
     let sums = (if fresh { std::ptr::null_mut() } else { first }, next);
     // The first column's sums, how many bytes those of the second group are from them, and those of the next column.
-    let to = match to.map(|place| place.of_columns(columns)) {
+    let to = match &to {
         None => (first, next, size_of::<[f32; LANES]>()),
-        Some((start, stride)) => (start, size_of::<[f32; LANES]>(), stride * size_of::<f32>()),
+        Some(place) => {
+            let (start, stride) = place.of_columns(columns);
+            (start, size_of::<[f32; LANES]>(), stride * size_of::<f32>())
+        }
     };
     macro_rules! by_form {
         ($width:expr, $($of:tt)*) => {
