@@ -11,7 +11,8 @@ mod language;
 
 static LANGUAGE: LazyLock<Arc<Language>> = LazyLock::new(|| {
     let limits = LanguageLimits { threads: Some(1), positions: 512, max_tokens: 32, ..LanguageLimits::default() };
-    Arc::new(Language::load(&language::language_model(), limits).expect("as written"))
+    let model = language::language_model();
+    Arc::new(Language::load(&model.as_slice(), model.len() as u64, limits).expect("as written"))
 });
 
 fuzz_target!(|bytes: &[u8]| {

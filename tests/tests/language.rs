@@ -272,7 +272,8 @@ fn answers_follow_a_schema() {
 /// The model as it is loaded, not served, with keys and values held as `kv`.
 fn language(kv: KvKind) -> Arc<Language> {
     let limits = LanguageLimits { threads: Some(1), positions: 512, kv, ..LanguageLimits::default() };
-    Arc::new(Language::load(&language_model(), limits).unwrap())
+    let model = language_model();
+    Arc::new(Language::load(&model.as_slice(), model.len() as u64, limits).unwrap())
 }
 
 fn answer(language: &Arc<Language>, path: &str, body: &[u8]) -> Vec<u8> {

@@ -71,7 +71,8 @@ fn compute_again(args: &ReplayArgs, output: &Output) -> Result<Printed, Failure>
         Failure::own(format!("cannot use {}: {reason}", args.model.display()))
     };
     let model = File::open(&args.model).map_err(|error| unusable(&error))?;
-    let language = Arc::new(Language::open(&model, limits).map_err(|error| unusable(&error))?);
+    let len = model.metadata().map_err(|error| unusable(&error))?.len();
+    let language = Arc::new(Language::load(&model, len, limits).map_err(|error| unusable(&error))?);
     let (mut answers, mut same, mut failed) = (Vec::new(), 0, false);
     for (number, exchange) in (1..).zip(file.exchanges()) {
         let (result, detail) = match replay(&language, &exchange.path, &exchange.request, &exchange.response)

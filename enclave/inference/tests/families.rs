@@ -10,10 +10,14 @@
 
 mod common;
 
+use std::io;
+use std::ops::Range;
+use std::sync::Mutex;
+
 use adyton_inference::arch::Path;
 use adyton_inference::lm::{
     Engine, EngineOptions, Event, Finish, KvKind, Model, ModelError, Options, Request, Sampling, Sequence,
-    Step, Wanted,
+    Source, Step, Wanted,
 };
 use adyton_model::gguf::Gguf;
 use common::{FAMILIES, VOCAB, tiny};
@@ -61,6 +65,46 @@ fn every_family_gives_the_same_bits_everywhere() {
                 }
             }
         }
+    }
+}
+
+/// A file whose bytes are gone once they were said to be done with.
+struct Going<'a> {
+    bytes: &'a [u8],
+    gone: Mutex<Vec<bool>>,
+}
+
+impl Source for Going<'_> {
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let gone = self.gone.lock().unwrap();
+        assert!(!gone[offset as usize..][..out.len()].contains(&true), "read again");
+        self.bytes.read(offset, out)
+    }
+
+    fn done(&self, range: Range<u64>) {
+        let mut gone = self.gone.lock().unwrap();
+        // Nothing pads the last tensor.
+        for gone in &mut gone[range.start as usize..(range.end as usize).min(self.bytes.len())] {
+            assert!(!std::mem::replace(gone, true), "done with twice");
+        }
+    }
+}
+
+#[test]
+fn every_byte_of_a_tensor_is_read_once_and_given_back() {
+    for variant in FAMILIES {
+        let bytes = tiny(variant, true);
+        let gguf = Gguf::parse(&bytes, bytes.len() as u64).unwrap();
+        let source = Going { bytes: &bytes, gone: Mutex::new(vec![false; bytes.len()]) };
+        let model = Model::load(&gguf, &source, Options::new(2)).unwrap();
+        let gone = source.gone.into_inner().unwrap();
+        let (directory, tensors) = gone.split_at(gguf.tensors()[0].start as usize);
+        assert!(!directory.contains(&true) && !tensors.contains(&false), "{variant}");
+        let tokens = prompt(9);
+        assert!(
+            logits(&model, &tokens, 9) == logits(&load(&bytes, Options::new(2)).unwrap(), &tokens, 9),
+            "{variant}"
+        );
     }
 }
 

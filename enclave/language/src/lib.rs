@@ -15,21 +15,20 @@ mod place;
 mod replay;
 mod worker;
 
-use std::fs::File;
 use std::io;
 use std::sync::OnceLock;
 use std::thread::available_parallelism;
 
 use adyton_inference::chat::{ChatContext, ChatTemplate, Message};
 use adyton_inference::lm::{
-    Constraint, Engine, EngineOptions, Grammar, GrammarError, Grammars, Model, Options, Request, Source,
+    Constraint, Engine, EngineOptions, Grammar, GrammarError, Grammars, Model, Options, Request,
     with_directory,
 };
 use adyton_inference::tokenizer::{Encode, Tokenizer};
 use adyton_model::gguf::{Gguf, GgufError};
 use serde::Deserialize;
 
-pub use adyton_inference::lm::KvKind;
+pub use adyton_inference::lm::{KvKind, Source};
 pub use answer::{Answering, Form, Named, Part};
 pub use ask::Ask;
 use place::{Place, Places};
@@ -104,27 +103,14 @@ pub struct Language {
 }
 
 impl Language {
-    /// Builds the model from a whole GGUF file.
+    /// Builds the model from a GGUF file of `len` bytes, wherever it is.
     ///
     /// # Errors
     /// [`LoadError`].
-    pub fn load(file: &[u8], limits: LanguageLimits) -> Result<Self, LoadError> {
-        let gguf = Gguf::parse(file, file.len() as u64)?;
-        Self::from_gguf(&gguf, &file, limits)
+    pub fn load(file: &dyn Source, len: u64, limits: LanguageLimits) -> Result<Self, LoadError> {
+        with_directory(file, len, |gguf, source| Self::from_gguf(gguf, source, limits))
     }
 
-    /// Builds the model from a GGUF file on disk.
-    ///
-    /// # Errors
-    /// [`LoadError`].
-    pub fn open(file: &File, limits: LanguageLimits) -> Result<Self, LoadError> {
-        with_directory(file, |gguf, source| Self::from_gguf(gguf, source, limits))
-    }
-
-    /// Builds the model from the directory of a GGUF file and wherever its tensors are.
-    ///
-    /// # Errors
-    /// [`LoadError`].
     fn from_gguf(gguf: &Gguf<'_>, source: &dyn Source, limits: LanguageLimits) -> Result<Self, LoadError> {
         let not = LoadError::Unservable;
         let tokenizer =

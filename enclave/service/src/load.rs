@@ -1,14 +1,16 @@
 //! From a released key to a model that answers: names, sealed file, plaintext root, network or language model.
 
+use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use adyton_attestation::commit::Digest;
 use adyton_attestation::manifest::{Description, Manifest, VerifiedManifest};
 use adyton_inference::dense::Network;
-use adyton_language::{Language, LanguageLimits};
+use adyton_language::{Language, LanguageLimits, Source};
 use adyton_model::dense::DenseModel;
 use adyton_vault::hidden::open_hidden;
-use adyton_vault::{FileClaims, Header, Kek, Opener, model_binding};
+use adyton_vault::{FileClaims, Header, Kek, Opener, Plaintext, model_binding};
 
 use crate::EnclaveError;
 use crate::fetch::{self, BlockingBody};
@@ -68,7 +70,7 @@ pub(crate) async fn prepare(
         let opener = Opener::new(&header, &kek, &claims)?;
         Ok(Prepared { description, opener, body })
     });
-    opened.await.map_err(std::io::Error::other)?
+    opened.await.map_err(io::Error::other)?
 }
 
 fn describe(kek: &Kek, manifest: &Manifest) -> Result<Description, EnclaveError> {
@@ -84,7 +86,8 @@ fn describe(kek: &Kek, manifest: &Manifest) -> Result<Description, EnclaveError>
 }
 
 impl Prepared {
-    /// Decrypts and verifies every chunk, then builds the model; the plaintext file is wiped before this returns.
+    /// Decrypts and verifies every chunk, then builds the model; the plaintext file is wiped as it is taken, and all of
+    /// it before this returns.
     pub(crate) async fn load(
         mut self,
         manifest_id: Digest,
@@ -93,18 +96,39 @@ impl Prepared {
         let loaded = tokio::task::spawn_blocking(move || {
             let plaintext = self.opener.open_stream(&mut self.body, None, &mut |_| ())?;
             tracing::info!(
-                bytes = plaintext.expose().len(),
+                bytes = plaintext.len(),
                 locked = plaintext.is_locked(),
                 "sealed model opened and verified"
             );
-            let model = if plaintext.expose().starts_with(adyton_language::MAGIC) {
-                Model::Language(Arc::new(Language::load(plaintext.expose(), limits)?))
+            let file = Opened(plaintext);
+            let model = if file.begins_with(adyton_language::MAGIC) {
+                Model::Language(Arc::new(Language::load(&file, file.0.len(), limits)?))
             } else {
-                Model::Dense(Dense::load(plaintext.expose())?)
+                Model::Dense(Dense::load(&file.0.expose_all()?)?)
             };
             Ok(Served { description: self.description, manifest_id, model })
         });
-        loaded.await.map_err(std::io::Error::other)?
+        loaded.await.map_err(io::Error::other)?
+    }
+}
+
+/// A file that goes away as a model is built from it.
+struct Opened(Plaintext);
+
+impl Opened {
+    fn begins_with(&self, magic: &[u8; 4]) -> bool {
+        let mut begin = [0; 4];
+        self.read(0, &mut begin).is_ok() && begin == *magic
+    }
+}
+
+impl Source for Opened {
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.expose_at(offset, out)
+    }
+
+    fn done(&self, range: Range<u64>) {
+        self.0.take(range);
     }
 }
 

@@ -79,7 +79,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let start = Instant::now();
             let plaintext = open_file(sealed, &kek, &claims, None, &mut |_| {})?;
             let seconds = start.elapsed().as_secs_f64();
-            if plaintext.expose().len() as u64 != fixed.plaintext_len {
+            if plaintext.len() != fixed.plaintext_len {
                 return Err("opened another length".into());
             }
             seconds

@@ -20,11 +20,9 @@ use crate::secret::{Kek, constant_time_eq};
 use crate::workers::{lock, worker_count};
 use std::fs::File;
 use std::io::{self, Read};
-use std::iter::{Enumerate, Zip};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::slice::ChunksMut;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
@@ -203,8 +201,8 @@ impl Opener {
         progress: &'input mut (dyn FnMut(u64) + Send),
     ) -> Result<Plaintext, OpenError> {
         let (mut plaintext, mut leaves) = self.allocate()?;
-        let chunks = plaintext.capacity_mut().chunks_mut(BATCH * CHUNK_LEN);
-        let batches = chunks.zip(leaves.chunks_mut(BATCH)).enumerate();
+        let chunks = plaintext.chunks_mut(BATCH * CHUNK_LEN);
+        let batches = Box::new(chunks.zip(leaves.chunks_mut(BATCH)).enumerate());
         let work = Mutex::new(Work { batches, input, progress, opened: 0, failed: None });
         thread::scope(|scope| {
             // The calling thread works too; the scope joins the others.
@@ -347,9 +345,13 @@ impl Batch<'_> {
     }
 }
 
+/// Numbered batches: their chunks and the places of their leaves.
+type Batches<'memory> =
+    Box<dyn Iterator<Item = (usize, (&'memory mut [u8], &'memory mut [Digest]))> + Send + 'memory>;
+
 /// What the workers share.
 struct Work<'memory, 'input> {
-    batches: Enumerate<Zip<ChunksMut<'memory, u8>, ChunksMut<'memory, Digest>>>,
+    batches: Batches<'memory>,
     input: Input<'input>,
     progress: &'input mut (dyn FnMut(u64) + Send),
     opened: u64,

@@ -85,7 +85,7 @@ fn every_size_suite_and_thread_count_round_trips() {
                         })
                     })
                     .unwrap();
-                assert!(opened.expose() == plain, "{suite:?}, {len} bytes");
+                assert!(*opened.expose_all().unwrap() == plain, "{suite:?}, {len} bytes");
                 assert_eq!(last, len as u64, "progress ends at the whole");
             }
         }
@@ -249,7 +249,7 @@ fn files_open_by_path_and_wrong_sizes_are_found_first() {
     assert_eq!(left.len(), 2, "no temporary file is left: {left:?}");
 
     let open = || open_file(&path, &kek, &claims(&file), None, &mut |_| {});
-    assert!(open().unwrap().expose() == plain);
+    assert!(*open().unwrap().expose_all().unwrap() == plain);
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..HEADER_LEN + SEALED_CHUNK_LEN + 5]).unwrap();
     assert!(matches!(open().err(), Some(OpenError::Truncated { chunk: 1, chunk_count: 3 })));

@@ -145,7 +145,7 @@ fn what_the_specification_alone_makes_opens() {
     };
     let opener = Opener::new(&Header::parse(&header).unwrap(), &kek, &claims).unwrap();
     let opened = opener.open_stream(&mut &chunk[..], None, &mut |_| ()).unwrap();
-    assert_eq!(opened.expose(), PLAINTEXT);
+    assert_eq!(**opened.expose_all().unwrap(), *PLAINTEXT);
 
     let (description, hidden) = hidden(&mut golden);
     assert_eq!(*open_hidden(&kek, &binding(), &hidden).unwrap(), description);

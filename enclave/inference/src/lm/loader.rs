@@ -27,7 +27,7 @@ impl Stored {
 pub(crate) trait Tensors: Sync {
     /// The tensor of this name.
     fn find(&self, name: &str) -> Option<Stored>;
-    /// Fills `out` with the tensor's bytes from `offset` on.
+    /// Fills `out` with the tensor's bytes from `offset` on. Each of them is read once.
     fn read(&self, name: &str, offset: usize, out: &mut [u8]) -> io::Result<()>;
     /// Every name.
     fn names(&self) -> Vec<&str>;
@@ -48,7 +48,12 @@ impl Tensors for GgufTensors<'_> {
 
     fn read(&self, name: &str, offset: usize, out: &mut [u8]) -> io::Result<()> {
         let tensor = self.gguf.tensor(name).ok_or(io::ErrorKind::NotFound)?;
-        self.source.read(tensor.start + offset as u64, out)
+        let start = tensor.start + offset as u64;
+        self.source.read(start, out)?;
+        let end = start + out.len() as u64;
+        let last = end == tensor.start + tensor.len_bytes;
+        self.source.done(start..if last { end.next_multiple_of(self.gguf.alignment()) } else { end });
+        Ok(())
     }
 
     fn names(&self) -> Vec<&str> {

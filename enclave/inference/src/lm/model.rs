@@ -1,6 +1,7 @@
 //! Weights of a model, read and packed.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use adyton_model::gguf::Gguf;
@@ -20,6 +21,10 @@ pub trait Source: Sync {
     /// # Errors
     /// Whatever keeps the bytes away.
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
+
+    /// Says that these bytes, tensors and the padding behind them, are not read again: memory that holds them can go. It
+    /// is said once of each, and from all threads.
+    fn done(&self, _range: Range<u64>) {}
 }
 
 impl Source for &[u8] {

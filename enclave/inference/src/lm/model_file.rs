@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 
 use adyton_model::gguf::{Gguf, GgufError};
+use zeroize::Zeroizing;
 
 use super::Source;
 
@@ -14,26 +15,27 @@ impl Source for File {
     }
 }
 
-/// Calls `then` with the directory of a file; reads more of the file until the directory is whole.
+/// Calls `then` with the directory of a file of `file_len` bytes; reads more of it until the directory is whole.
 ///
 /// # Errors
 /// The file cannot be read, has no valid directory, or `then` fails.
 pub fn with_directory<T, E>(
-    file: &File,
+    source: &dyn Source,
+    file_len: u64,
     then: impl FnOnce(&Gguf<'_>, &dyn Source) -> Result<T, E>,
 ) -> Result<T, E>
 where
     E: From<io::Error> + From<GgufError>,
 {
-    let file_len = file.metadata()?.len();
     let mut len = file_len.min(1 << 20);
     loop {
-        let mut head =
-            vec![0; usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?];
-        file.read_exact_at(&mut head, 0)?;
+        let size = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+        // Names and vocabulary of a sealed model are the owner's as well.
+        let mut head = Zeroizing::new(vec![0; size]);
+        source.read(0, &mut head)?;
         match Gguf::parse(&head, file_len) {
             Err(GgufError::Truncated) if len < file_len => len = file_len.min(len.saturating_mul(4)),
-            result => return then(&result?, file),
+            result => return then(&result?, source),
         }
     }
 }

@@ -14,7 +14,8 @@ pub(crate) fn with_directory<T>(
     then: impl FnOnce(&Gguf<'_>, &dyn Source) -> Result<T, AnyError>,
 ) -> Result<T, AnyError> {
     let file = File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    lm::with_directory(&file, then)
+    let len = file.metadata()?.len();
+    lm::with_directory(&file, len, then)
 }
 
 /// Loads a model.
