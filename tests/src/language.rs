@@ -150,7 +150,7 @@ pub fn greedy_answer(prompt: &str, max_tokens: usize) -> String {
     engine
         .submit(Request {
             tenant: 0,
-            prompt,
+            prompt: prompt.into(),
             max_tokens,
             stop_tokens: vec![2],
             sampling,

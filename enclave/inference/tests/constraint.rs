@@ -197,7 +197,7 @@ fn a_grammar_that_grows_without_bound_ends_the_answer() {
     let byte = |c: u8| u32::from(c) + 3;
     let request = Request {
         tenant: 1,
-        prompt: vec![1],
+        prompt: vec![1].into(),
         max_tokens: 100_000,
         stop_tokens: vec![END],
         // The only other way to go on.

@@ -126,7 +126,7 @@ fn greedy(model: &Model, prompt: &[u32], n: usize) -> Vec<u32> {
 fn request(prompt: &[u32], max_tokens: usize) -> Request {
     Request {
         tenant: 1,
-        prompt: prompt.to_vec(),
+        prompt: prompt.to_vec().into(),
         max_tokens,
         stop_tokens: Vec::new(),
         sampling: Sampling::default(),
@@ -313,7 +313,7 @@ fn answers_end_at_stop_tokens_and_at_the_end_of_the_context() {
 fn engine_error(bytes: &[u8], prompt: Vec<u32>) -> ModelError {
     let model = load(bytes, Options::default()).unwrap();
     let mut engine = Engine::new(model, EngineOptions { positions: 64, ..EngineOptions::default() });
-    engine.submit(Request { prompt, ..request(&[1], 1) }).unwrap_err()
+    engine.submit(Request { prompt: prompt.into(), ..request(&[1], 1) }).unwrap_err()
 }
 
 #[test]

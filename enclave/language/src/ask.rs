@@ -356,7 +356,15 @@ impl Ask {
             return Err(Refusal(400, "the prompt has a token that the model does not have"));
         }
         let stop_tokens = known.end_of_turn().to_vec();
-        let request = Request { tenant, prompt, max_tokens, stop_tokens, sampling, logprobs, constraint };
+        let request = Request {
+            tenant,
+            prompt: prompt.into(),
+            max_tokens,
+            stop_tokens,
+            sampling,
+            logprobs,
+            constraint,
+        };
         Ok((language.generate(request, tell)?, len))
     }
 }

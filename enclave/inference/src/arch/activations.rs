@@ -105,16 +105,16 @@ const SHARED: usize = 1 << 14;
 /// What a thread fills tiles from; kept, since zeroing it anew costs as much as filling it.
 #[derive(Default)]
 struct Room {
-    rows: Vec<f32>,
-    words: Vec<u32>,
+    rows: Lines<f32>,
+    words: Lines<u32>,
 }
 
 impl Room {
     /// Makes room for so many, whatever was in it.
     fn with(&mut self, rows: usize, words: usize) -> (&mut [f32], &mut [u32]) {
-        self.rows.resize(rows.max(self.rows.len()), 0.0);
-        self.words.resize(words.max(self.words.len()), 0);
-        (&mut self.rows[..rows], &mut self.words[..words])
+        self.rows.resize(rows);
+        self.words.resize(words);
+        (&mut self.rows, &mut self.words)
     }
 }
 

@@ -1,13 +1,17 @@
 //! Numbers that begin with a line of the cache: a load or store of 64 bytes that crosses two takes twice as long.
+//!
+//! They are computed from prompts, and wiped before their memory is given back.
+
+use super::memory::wipe;
 
 /// A growing row of `u32` or `f32` in whole lines.
 #[derive(Debug)]
-pub(crate) struct Lines<T> {
+pub(crate) struct Lines<T: Number> {
     lines: Vec<Line<T>>,
     len: usize,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 #[repr(C, align(64))]
 struct Line<T>([T; LINE]);
 
@@ -19,9 +23,15 @@ pub(crate) trait Number: Copy + Default {}
 impl Number for u32 {}
 impl Number for f32 {}
 
-impl<T> Default for Lines<T> {
+impl<T: Number> Default for Lines<T> {
     fn default() -> Self {
         Self { lines: Vec::new(), len: 0 }
+    }
+}
+
+impl<T: Number> Drop for Lines<T> {
+    fn drop(&mut self) {
+        wipe(&mut self.lines);
     }
 }
 
@@ -31,7 +41,10 @@ impl<T: Number> Lines<T> {
     pub(crate) fn resize(&mut self, len: usize) {
         let lines = len.div_ceil(LINE);
         if self.lines.len() < lines {
-            self.lines.resize(lines, Line([T::default(); LINE]));
+            let mut more = vec![Line([T::default(); LINE]); lines];
+            more[..self.lines.len()].copy_from_slice(&self.lines);
+            wipe(&mut self.lines);
+            self.lines = more;
         }
         self.len = len;
     }

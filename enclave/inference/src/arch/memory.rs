@@ -83,9 +83,8 @@ impl std::ops::DerefMut for Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // Weights are the owner's secret: nothing may find them in freed memory. `black_box` keeps the stores.
-        self.fill(0);
-        std::hint::black_box(&**self);
+        // Weights are the owner's secret: nothing may find them in freed memory.
+        wipe(self);
         match self.kind {
             // SAFETY: allocated with this layout and not used after.
             Kind::Allocated(layout) => unsafe { dealloc(self.start.as_ptr(), layout) },
@@ -96,6 +95,12 @@ impl Drop for Memory {
             },
         }
     }
+}
+
+/// Zeros that the compiler does not leave out, although nobody reads them.
+pub(crate) fn wipe<T: Copy + Default>(data: &mut [T]) {
+    data.fill(T::default());
+    std::hint::black_box(data);
 }
 
 #[cfg(test)]

@@ -38,6 +38,7 @@ pub use pool::{Cells, Pool};
 
 pub(crate) use lines::Lines;
 pub(crate) use matmul::{Floats, float_tile, float_tiles};
+pub(crate) use memory::wipe;
 pub(crate) use turn::turn;
 
 /// Rows that lie interleaved and are computed together.

@@ -7,6 +7,8 @@
 
 use std::collections::VecDeque;
 
+use zeroize::Zeroizing;
+
 use super::{
     Constraint, KvCache, KvKind, Model, ModelError, Sampler, Sampling, Sequence, Step, Wanted, logprobs,
 };
@@ -41,7 +43,7 @@ pub struct Request {
     /// Whose request it is. Only requests of one tenant share computed prefixes.
     pub tenant: u64,
     /// Tokens of the prompt.
-    pub prompt: Vec<u32>,
+    pub prompt: Zeroizing<Vec<u32>>,
     /// Tokens to generate, at most.
     pub max_tokens: usize,
     /// Tokens that end the answer.
@@ -96,8 +98,8 @@ struct Running {
     request: Request,
     sampler: Sampler,
     sequence: Sequence,
-    /// Prompt and answer. The first `sequence.len()` are computed.
-    tokens: Vec<u32>,
+    /// Prompt and answer, in memory for all it may become. The first `sequence.len()` are computed.
+    tokens: Zeroizing<Vec<u32>>,
     generated: usize,
     /// Positions it may need in all.
     needs: usize,
@@ -144,7 +146,7 @@ pub struct Counts {
 #[derive(Debug)]
 struct Kept {
     tenant: u64,
-    tokens: Vec<u32>,
+    tokens: Zeroizing<Vec<u32>>,
     sequence: Sequence,
 }
 
@@ -344,7 +346,8 @@ impl Engine {
             self.shrink_kept(room);
             let mut sampler = Sampler::new(request.sampling.clone());
             request.prompt.iter().for_each(|token| sampler.accept(*token));
-            let tokens = request.prompt.clone();
+            let mut tokens = Zeroizing::new(Vec::with_capacity(needs));
+            tokens.extend_from_slice(&request.prompt);
             debug_assert!(reused < tokens.len());
             self.counts.reused += reused as u64;
             let patience = Patience::default();
@@ -366,7 +369,7 @@ impl Engine {
         let common = |kept: &Kept| {
             // The last token is computed anew: its logits are needed.
             let most = kept.sequence.len().min(request.prompt.len() - 1);
-            kept.tokens.iter().zip(&request.prompt).take(most).take_while(|(a, b)| a == b).count()
+            kept.tokens.iter().zip(request.prompt.iter()).take(most).take_while(|(a, b)| a == b).count()
         };
         let best = (0..self.kept.len())
             .filter(|index| self.kept[*index].tenant == request.tenant)

@@ -2,7 +2,8 @@
 //!
 //! A page belongs to one sequence and holds all layers. For each layer and KV head: keys `[head_dim][16 positions]`,
 //! then values `[head_dim / 16][16 positions][16]`, head dimensions filled up to 16: the layout of 16 interleaved rows
-//! that the float kernels read. Pages are zeroed when they are given back: nothing of a prompt stays behind.
+//! that the float kernels read. Pages are zeroed when they are given back and when they are dropped: nothing of a prompt
+//! stays behind.
 
 use std::str::FromStr;
 
@@ -10,7 +11,7 @@ use serde::Deserialize;
 use serde::de::IntoDeserializer as _;
 
 use super::{Architecture, ModelError};
-use crate::arch::LANES;
+use crate::arch::{LANES, wipe};
 
 /// Positions of a page.
 pub(super) const PAGE: usize = LANES;
@@ -64,13 +65,19 @@ impl Page {
 
     fn wipe(&mut self) {
         match self {
-            Self::F32(data) => data.fill(0.0),
-            Self::F16(data) => data.fill(0),
+            Self::F32(data) => wipe(data),
+            Self::F16(data) => wipe(data),
             Self::Q8(codes, steps) => {
-                codes.fill(0);
-                steps.fill(0.0);
+                wipe(codes);
+                wipe(steps);
             }
         }
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        self.wipe();
     }
 }
 

@@ -54,7 +54,7 @@ pub(crate) fn arrive(
         let start = Instant::now();
         let mut waiting = Vec::<RequestId>::new();
         for _ in 0..n_sequences {
-            waiting.push(engine.submit(request(tokens.take(n_prompt)))?);
+            waiting.push(engine.submit(request(tokens.take(n_prompt).into()))?);
         }
         let mut first = Vec::new();
         while !engine.is_idle() {
