@@ -1,4 +1,4 @@
-//! Memory for an opened model: the one place its plaintext ever is.
+//! Memory for an opened model: where its plaintext is until the model is built.
 //!
 //! Anonymous pages, advised to be huge (weights are read end to end, and huge pages save most of the page faults of
 //! filling them), left out of core dumps and of forked children, locked against swapping where the limit allows, and
@@ -6,7 +6,8 @@
 //! them from one thread.
 //!
 //! They come in pieces. Whoever builds a model from its file says which bytes it has taken, and pieces of which all
-//! were taken are wiped and given back: file and model together then need little more memory than one of them.
+//! were taken are wiped and given back: file and model together then need little more memory than one of them. Copies
+//! are their makers' to wipe; the one that is made here wipes itself.
 
 use std::io;
 use std::ops::Range;
@@ -135,7 +136,7 @@ fn pieces(range: Range<u64>) -> impl Iterator<Item = (usize, Range<usize>)> {
     const LEN: u64 = PIECE_LEN as u64;
     let mut at = range.start;
     std::iter::from_fn(move || {
-        let end = range.end.min((at / LEN + 1) * LEN);
+        let end = range.end.min((at / LEN + 1).saturating_mul(LEN));
         let index = usize::try_from(at / LEN).ok().filter(|_| at < end)?;
         #[expect(clippy::cast_possible_truncation, reason = "within a piece")]
         let within = (at % LEN) as usize..(at % LEN + (end - at)) as usize;
@@ -260,6 +261,7 @@ mod tests {
         assert!(memory.expose_all().is_err());
         // Behind the end there is nothing, and nothing is counted.
         memory.take(2 * PIECE_LEN as u64 + 1..u64::MAX);
+        memory.take(u64::MAX - 1..u64::MAX);
         assert_eq!(byte(&memory, last), Some(LAST));
         memory.take(2 * PIECE_LEN as u64..2 * PIECE_LEN as u64 + 1);
         assert_eq!((byte(&memory, last), byte(&memory, second)), (None, Some(SECOND)));
