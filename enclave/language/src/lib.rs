@@ -108,7 +108,7 @@ impl Language {
     /// # Errors
     /// [`LoadError`].
     pub fn load(file: &dyn Source, len: u64, limits: LanguageLimits) -> Result<Self, LoadError> {
-        with_directory(file, len, |gguf, source| Self::from_gguf(gguf, source, limits))
+        with_directory(file, len, |gguf| Self::from_gguf(gguf, file, limits))
     }
 
     fn from_gguf(gguf: &Gguf<'_>, source: &dyn Source, limits: LanguageLimits) -> Result<Self, LoadError> {

@@ -7,6 +7,7 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2};
 
 use super::{activation, int8};
+use crate::arch::wipe;
 
 /// Rows computed at once: enough to use the matrix kernel well, few enough to stay in cache and bound the scratch.
 const CHUNK_ROWS: usize = 64;
@@ -67,12 +68,10 @@ pub struct Scratch {
 impl Scratch {
     /// Overwrites what earlier passes left.
     pub fn wipe(&mut self) {
-        self.front.fill(0.0);
-        self.back.fill(0.0);
-        self.quantized.fill(0);
-        self.sums.fill(0);
-        // Keeps the stores although nobody reads them before the memory is freed.
-        std::hint::black_box(self);
+        wipe(&mut self.front);
+        wipe(&mut self.back);
+        wipe(&mut self.quantized);
+        wipe(&mut self.sums);
     }
 
     fn reserve(&mut self, width: usize) {

@@ -29,7 +29,7 @@ const WIDTHS: [usize; 7] = [12, 10, 8, 6, 4, 2, 1];
 /// What a thread computes in. Kept: to ask for it anew for every few columns was 2 % of an encoder's time.
 #[derive(Default)]
 struct Room {
-    /// `[head_dim][columns]`.
+    /// `[head_dim][columns]`; before that, keys of a page as they are written.
     queries: Lines<f32>,
     /// `[columns][positions]`.
     scores: Lines<f32>,

@@ -22,7 +22,7 @@ impl Source for File {
 pub fn with_directory<T, E>(
     source: &dyn Source,
     file_len: u64,
-    then: impl FnOnce(&Gguf<'_>, &dyn Source) -> Result<T, E>,
+    then: impl FnOnce(&Gguf<'_>) -> Result<T, E>,
 ) -> Result<T, E>
 where
     E: From<io::Error> + From<GgufError>,
@@ -35,7 +35,7 @@ where
         source.read(0, &mut head)?;
         match Gguf::parse(&head, file_len) {
             Err(GgufError::Truncated) if len < file_len => len = file_len.min(len.saturating_mul(4)),
-            result => return then(&result?, source),
+            result => return then(&result?),
         }
     }
 }

@@ -15,7 +15,7 @@ pub(crate) fn with_directory<T>(
 ) -> Result<T, AnyError> {
     let file = File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let len = file.metadata()?.len();
-    lm::with_directory(&file, len, then)
+    lm::with_directory(&file, len, |gguf| then(gguf, &file))
 }
 
 /// Loads a model.
