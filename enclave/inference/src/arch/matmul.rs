@@ -5,14 +5,17 @@ use std::ops::Range;
 use super::activations::Activations;
 #[cfg(target_arch = "x86_64")]
 use super::avx512::{amx, pair};
+use super::cut::Cut;
 use super::ends::{Ends, Place};
 use super::packed::{Layout, Packed};
 use super::path::{Kind, Path};
-use super::pool::{Pool, share};
+use super::pool::Pool;
 use super::{LANES, blocks, scalar};
 
 /// Weights a part of a job covers, bytes: fits the second-level cache beside a tile of activations.
 const PART_BYTES: usize = 192 << 10;
+/// Weights of the last part of a thread's share, bytes, if they are read from memory once.
+const LAST_BYTES: usize = 32 << 10;
 /// Widest kernel of any path.
 pub(super) const MAX_COLUMNS: usize = 16;
 
@@ -304,36 +307,41 @@ pub fn product(path: Path, pool: &Pool, x: &Activations, weights: &Packed) -> Ve
     out
 }
 
+/// How a matrix is cut into parts.
+fn cut(path: Path, x: &Activations, weights: &Packed, threads: usize) -> Cut {
+    assert_eq!(weights.columns(), x.rows(), "matmul: {weights:?} with columns of {}", x.rows());
+    let (groups, bytes) = (weights.groups(), weights.group_bytes());
+    if x.tiles() == 1 && !x.by_column() {
+        // Kernels take groups of floats in pairs.
+        let unit = if weights.layout().is_float() { 2 } else { 1 };
+        return Cut::halving(groups, unit, threads, LAST_BYTES / (unit * bytes));
+    }
+    Cut::even(groups, 2, threads, at_once(path, x, weights) / 2)
+}
+
 /// Writes every element of a result.
 ///
 /// # Safety
 /// It must be `[columns of x][rows of all matrices]`, and nobody else may use it so long.
 unsafe fn multiply(path: Path, pool: &Pool, x: &Activations, stack: &[&Packed], target: &Target) {
-    // Every thread gets equally many parts, which follow each other in memory: one long stream is read faster than pieces
-    // of one. They are several, so that one that is held up does not hold up all.
     let threads = pool.threads();
-    let mut parts = Vec::new();
-    for thread in 0..threads {
-        let mut offset = 0;
-        for weights in stack {
-            assert_eq!(weights.columns(), x.rows(), "matmul: {weights:?} with columns of {}", x.rows());
-            // Kernels take groups in pairs.
-            let pairs = weights.groups().div_ceil(2);
-            let step = (at_once(path, x, weights) / 2).clamp(1, pairs.div_ceil(threads * 4));
-            let count = pairs.div_ceil(threads).div_ceil(step);
-            let mine = share(pairs, thread, threads);
-            let groups = (0..count).map(|part| {
-                let pairs = share(mine.len(), part, count);
-                2 * (mine.start + pairs.start)..weights.groups().min(2 * (mine.start + pairs.end))
-            });
-            // A small matrix has not enough for every thread.
-            let groups = groups.filter(|groups| !groups.is_empty());
-            parts.extend(groups.map(|groups| (*weights, offset, groups)));
+    let cut = |weights: &Packed| cut(path, x, weights, threads);
+    let each: usize = stack.iter().map(|weights| cut(weights).parts).sum();
+    pool.run(each * threads, &|part| {
+        let (thread, mut part, mut offset, mut stack) = (part / each, part % each, 0, stack.iter());
+        let (weights, groups) = loop {
+            let weights = *stack.next().expect("as many parts as there are of all matrices");
+            let cut = cut(weights);
+            if part < cut.parts {
+                break (weights, cut.groups(thread, part));
+            }
+            part -= cut.parts;
             offset += weights.rows();
+        };
+        if groups.is_empty() {
+            // A small matrix has not enough for every thread.
+            return;
         }
-    }
-    pool.run(parts.len(), &|part| {
-        let (weights, offset, ref groups) = parts[part];
         let results = Results { target, weights, x, offset };
         #[cfg(target_arch = "x86_64")]
         if x.by_column() && !weights.layout().is_float() {
