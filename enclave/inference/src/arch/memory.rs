@@ -2,11 +2,15 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
+#[cfg(target_os = "linux")]
+use std::sync::Arc;
 
 /// x86 huge page, bytes.
 const HUGE: usize = 2 << 20;
+/// Where vectors begin.
+const ALIGNED: usize = 64;
 
-/// Owned bytes; aligned to 64, and to huge pages when there are that many.
+/// Owned bytes, aligned to [`ALIGNED`].
 pub(super) struct Memory {
     start: NonNull<u8>,
     len: usize,
@@ -16,9 +20,9 @@ pub(super) struct Memory {
 enum Kind {
     /// From the allocator.
     Allocated(Layout),
-    /// Mapped: the kernel gives pages when they are first touched, so that whoever fills them also places them.
+    /// Alone in its part of a mapping.
     #[cfg(target_os = "linux")]
-    Mapped { base: NonNull<u8>, len: usize },
+    Mapped(#[expect(dead_code, reason = "kept until it is dropped")] Arc<Mapping>),
 }
 
 // SAFETY: Memory owns its bytes alone, like a Box<[u8]>.
@@ -32,37 +36,130 @@ impl Memory {
     /// # Panics
     /// If `len` is over `isize::MAX`; aborts like `Vec` if memory runs out.
     pub(super) fn zeroed(len: usize) -> Self {
-        assert!(isize::try_from(len).is_ok(), "a length below isize::MAX");
-        #[cfg(target_os = "linux")]
-        if len >= HUGE
-            && !cfg!(miri)
-            && let Some(memory) = Self::mapped(len)
-        {
-            return memory;
-        }
-        let layout = Layout::from_size_align(len.max(1), 64).expect("a length below isize::MAX");
+        Arena::default().zeroed(len)
+    }
+
+    fn allocated(len: usize) -> Self {
+        let layout = Layout::from_size_align(len.max(1), ALIGNED).expect("a length below isize::MAX");
         // SAFETY: the layout's size is not zero.
         let start = unsafe { alloc_zeroed(layout) };
         let Some(start) = NonNull::new(start) else { handle_alloc_error(layout) };
         Self { start, len, kind: Kind::Allocated(layout) }
     }
+}
+
+/// Hands out memory one behind the other, so that small matrices and the ends of large ones lie in huge pages as well and
+/// yet waste none: a read that misses the cache looks pages up first, and a virtual machine does so twice over.
+#[derive(Default)]
+pub struct Arena {
+    /// Bytes to map at once.
+    expected: usize,
+    /// The mapping that has most left, and where that begins.
+    #[cfg(target_os = "linux")]
+    open: Option<(Arc<Mapping>, usize)>,
+}
+
+impl Arena {
+    /// One that is going to hold about so many bytes.
+    #[must_use]
+    pub fn new(expected: usize) -> Self {
+        Self { expected, ..Self::default() }
+    }
+
+    /// `len` zeros.
+    ///
+    /// # Panics
+    /// If `len` is over `isize::MAX`; aborts like `Vec` if memory runs out.
+    pub(super) fn zeroed(&mut self, len: usize) -> Memory {
+        assert!(isize::try_from(len).is_ok(), "a length below isize::MAX");
+        // Miri looks at every byte of a mapping by itself.
+        #[cfg(target_os = "linux")]
+        if len.max(self.expected) >= HUGE
+            && !cfg!(miri)
+            && let Some(memory) = self.mapped(len)
+        {
+            return memory;
+        }
+        Memory::allocated(len)
+    }
 
     #[cfg(target_os = "linux")]
-    fn mapped(len: usize) -> Option<Self> {
+    fn mapped(&mut self, len: usize) -> Option<Memory> {
+        let (mapping, at) = match self.open.take() {
+            Some((mapping, at)) if len <= mapping.len - at => (mapping, at),
+            open => {
+                let new = Arc::new(Mapping::new(len.max(self.expected))?);
+                // What is more than was expected is a small part of it.
+                self.expected = self.expected.min(MORE);
+                match open {
+                    Some((old, at)) if old.len - at > new.len - len => {
+                        self.open = Some((old, at));
+                        return Some(new.part(0, len));
+                    }
+                    _ => (new, 0),
+                }
+            }
+        };
+        let memory = mapping.part(at, len);
+        let end = (at + len).next_multiple_of(ALIGNED).min(mapping.len);
+        self.open = Some((mapping, end));
+        Some(memory)
+    }
+}
+
+/// Bytes that an [`Arena`] maps where it turns out too small.
+#[cfg(target_os = "linux")]
+const MORE: usize = 32 << 20;
+
+/// Private memory that the kernel gives when it is first touched, so that whoever fills it also places it.
+#[cfg(target_os = "linux")]
+struct Mapping {
+    base: NonNull<u8>,
+    total: usize,
+    /// In whole huge pages, and aligned to one.
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: it only keeps the mapping; who uses which bytes is the concern of the `Memory` that owns them.
+#[cfg(target_os = "linux")]
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+#[cfg(target_os = "linux")]
+unsafe impl Sync for Mapping {}
+
+#[cfg(target_os = "linux")]
+impl Mapping {
+    fn new(len: usize) -> Option<Self> {
         use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
-        let total = len.checked_next_multiple_of(HUGE)?.checked_add(HUGE)?;
+        let len = len.checked_next_multiple_of(HUGE)?;
+        let total = len.checked_add(HUGE)?;
         let access = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new private mapping at a place the kernel chooses touches nothing that exists.
         let base = unsafe { mmap_anonymous(std::ptr::null_mut(), total, access, MapFlags::PRIVATE) }.ok()?;
         let base = NonNull::new(base.cast::<u8>())?;
         let skip = base.as_ptr().align_offset(HUGE);
-        // SAFETY: `skip` is below HUGE, and `total` is at least `len + HUGE`.
+        // SAFETY: `skip` is below HUGE, and `total` is `len + HUGE`.
         let start = unsafe { base.add(skip) };
-        // What does not fill a huge page stays in small ones: many matrices would waste a page each.
-        let whole = len / HUGE * HUGE;
         // SAFETY: advice on pages of this mapping alone. A refusal changes nothing.
-        let _ = unsafe { madvise(start.as_ptr().cast(), whole, Advice::LinuxHugepage) };
-        Some(Self { start, len, kind: Kind::Mapped { base, len: total } })
+        let _ = unsafe { madvise(start.as_ptr().cast(), len, Advice::LinuxHugepage) };
+        Some(Self { base, total, start, len })
+    }
+
+    /// Bytes that nobody else was given.
+    fn part(self: &Arc<Self>, at: usize, len: usize) -> Memory {
+        assert!(at + len <= self.len, "inside of the mapping");
+        // SAFETY: inside of the mapping.
+        let start = unsafe { self.start.add(at) };
+        Memory { start, len, kind: Kind::Mapped(Arc::clone(self)) }
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new` with this length, and no `Memory` in it is left. An error leaves it mapped.
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.total) };
     }
 }
 
@@ -85,14 +182,9 @@ impl Drop for Memory {
     fn drop(&mut self) {
         // Weights are the owner's secret: nothing may find them in freed memory.
         wipe(self);
-        match self.kind {
+        if let Kind::Allocated(layout) = self.kind {
             // SAFETY: allocated with this layout and not used after.
-            Kind::Allocated(layout) => unsafe { dealloc(self.start.as_ptr(), layout) },
-            #[cfg(target_os = "linux")]
-            // SAFETY: mapped by `mapped` with this length, owned by self, not used after. An error leaves it mapped.
-            Kind::Mapped { base, len } => unsafe {
-                let _ = rustix::mm::munmap(base.as_ptr().cast(), len);
-            },
+            unsafe { dealloc(self.start.as_ptr(), layout) }
         }
     }
 }
@@ -109,7 +201,6 @@ mod tests {
 
     #[test]
     fn aligned_and_zero() {
-        // No pages are mapped under Miri, which looks at every byte by itself.
         let large = if cfg!(miri) { 4096 } else { HUGE };
         for len in [0, 1, 63, large, large + 1, 3 * large - 1] {
             let mut memory = Memory::zeroed(len);
@@ -118,6 +209,32 @@ mod tests {
             assert!(memory.iter().all(|byte| *byte == 0));
             if let Some(last) = memory.last_mut() {
                 *last = 7;
+            }
+        }
+    }
+
+    #[test]
+    fn one_behind_the_other() {
+        let small = if cfg!(miri) { 100 } else { 3 * HUGE / 2 };
+        for expected in [0, 5 * small] {
+            let mut arena = Arena::new(expected);
+            let mut all: Vec<Memory> = [small, 1, 0, 65, small, 4 * small, small, small / 2, small]
+                .into_iter()
+                .map(|len| {
+                    let memory = arena.zeroed(len);
+                    assert_eq!(memory.len(), len);
+                    assert!(memory.as_ptr().addr().is_multiple_of(ALIGNED));
+                    memory
+                })
+                .collect();
+            drop(arena);
+            for (value, memory) in (1..).zip(&mut all) {
+                assert!(memory.iter().all(|byte| *byte == 0), "nobody else's");
+                memory.fill(value);
+            }
+            // Those that go leave the others as they are.
+            for (value, memory) in (1..).zip(all).filter(|(value, _)| value % 2 == 0) {
+                assert!(memory.iter().all(|byte| *byte == value));
             }
         }
     }

@@ -33,6 +33,7 @@ mod turn;
 pub use activations::{Activations, Forms};
 pub use lanes::{Elementwise, dot_lanes, exp};
 pub use matmul::{matmul, product};
+pub use memory::Arena;
 pub use packed::{Layout, PackError, Packed};
 pub use path::Path;
 pub use pool::{Cells, Pool};

@@ -14,7 +14,7 @@ use adyton_model::half::{bf16_to_f32, f16_to_f32};
 use adyton_model::quant::{TensorType, k_scales};
 
 use super::LANES;
-use super::memory::Memory;
+use super::memory::{Arena, Memory};
 use super::packing::pack_group;
 use super::pool::Pool;
 
@@ -141,7 +141,7 @@ impl Packed {
         Ok(sizes.2)
     }
 
-    /// Packs a matrix of `rows` x `columns`. `read(offset, bytes)` fills `bytes` with the tensor's bytes from `offset`
+    /// Packs a matrix of `rows` x `columns` into memory of `arena`. `read(offset, bytes)` fills `bytes` with the tensor's bytes from `offset`
     /// on; it is called from all threads of `pool`.
     ///
     /// # Errors
@@ -150,12 +150,13 @@ impl Packed {
         kind: TensorType,
         (rows, columns): (usize, usize),
         pool: &Pool,
+        arena: &mut Arena,
         read: impl Fn(usize, &mut [u8]) -> Result<(), E> + Sync,
     ) -> Result<Self, E> {
         let (row_bytes, group_bytes, len) =
             sizes(kind, (rows, columns)).ok_or(PackError { kind, rows, columns })?;
         let layout = Layout::of(kind);
-        let mut data = Memory::zeroed(len);
+        let mut data = arena.zeroed(len);
         // Half a MiB at once: few calls of `read`, and what was read is still in the cache when it is packed.
         let at_once = ((512 << 10) / (row_bytes * LANES)).max(1);
         let idle = Mutex::new(Vec::new());
@@ -201,7 +202,7 @@ impl Packed {
         if kind.row_bytes(columns).and_then(|len| len.checked_mul(rows)) != Some(bytes.len()) {
             return Err(error);
         }
-        Self::load(kind, (rows, columns), &Pool::new(1), |offset, out| {
+        Self::load(kind, (rows, columns), &Pool::new(1), &mut Arena::default(), |offset, out| {
             out.copy_from_slice(bytes.get(offset..).and_then(|rest| rest.get(..out.len())).ok_or(error)?);
             Ok(())
         })
@@ -443,7 +444,13 @@ mod tests {
     #[test]
     fn impossible_shapes_are_errors() {
         let load = |rows, columns| {
-            Packed::load::<PackError>(TensorType::Q4_K, (rows, columns), &Pool::new(1), |_, _| Ok(()))
+            Packed::load::<PackError>(
+                TensorType::Q4_K,
+                (rows, columns),
+                &Pool::new(1),
+                &mut Arena::default(),
+                |_, _| Ok(()),
+            )
         };
         assert!(load(1, 128).is_err());
         assert!(load(0, 256).is_err());

@@ -7,7 +7,7 @@ use adyton_model::gguf::Gguf;
 use adyton_model::quant::{TensorType, dequantize};
 
 use super::{ModelError, Source};
-use crate::arch::{Packed, Pool};
+use crate::arch::{Arena, Packed, Pool};
 
 /// A tensor as a file describes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +74,7 @@ const PLUS: u64 = 1 << 20;
 pub(crate) struct Loader<'a> {
     tensors: &'a dyn Tensors,
     pool: &'a Pool,
+    arena: Arena,
     taken: BTreeSet<String>,
     bytes: u64,
     max: u64,
@@ -82,7 +83,8 @@ pub(crate) struct Loader<'a> {
 impl<'a> Loader<'a> {
     pub(crate) fn new(tensors: &'a dyn Tensors, pool: &'a Pool) -> Self {
         let max = tensors.len_bytes().saturating_mul(TIMES).saturating_add(PLUS);
-        Self { tensors, pool, taken: BTreeSet::new(), bytes: 0, max }
+        let arena = Arena::new(usize::try_from(tensors.len_bytes()).unwrap_or(0));
+        Self { tensors, pool, arena, taken: BTreeSet::new(), bytes: 0, max }
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {
@@ -136,7 +138,7 @@ impl<'a> Loader<'a> {
         // Fits: the whole tensor's bytes were counted when its directory was read.
         let start = kind.row_bytes(columns).unwrap_or_default() * rows * index;
         let tensors = self.tensors;
-        Packed::load(kind, (rows, columns), self.pool, |offset, out| {
+        Packed::load(kind, (rows, columns), self.pool, &mut self.arena, |offset, out| {
             Ok::<_, ModelError>(tensors.read(name, start + offset, out)?)
         })
     }
