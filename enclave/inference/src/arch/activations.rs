@@ -102,6 +102,9 @@ fn tile_columns(n: usize, path: Path, forms: Forms) -> usize {
 /// From so many elements on, threads share the columns of a tile.
 const SHARED: usize = 1 << 14;
 
+/// So many elements of a column are worth a thread of their own.
+const PIECE: usize = 2048;
+
 /// What a thread fills tiles from; kept, since zeroing it anew costs as much as filling it.
 #[derive(Default)]
 struct Room {
@@ -149,6 +152,51 @@ impl Activations {
         });
     }
 
+    /// As [`Self::fill`], of columns of which each element stands for itself: `piece(i, start, out)` writes those from
+    /// `start` on of column `i`, so that threads share one that is alone.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn fill_pieces(
+        &mut self,
+        path: Path,
+        pool: &Pool,
+        (n, len): (usize, usize),
+        forms: Forms,
+        piece: impl Fn(usize, usize, &mut [f32]) + Sync,
+    ) {
+        let step = len.div_ceil(pool.threads()).max(PIECE).next_multiple_of(256);
+        if n != 1 || len <= step {
+            return self.fill(path, pool, (n, len), forms, |i, out| piece(i, 0, out));
+        }
+        let (short, long) = self.shape(path, (n, len), forms);
+        let f = Elementwise::new(path);
+        let (mut shorts, mut longs, mut floats) = (&mut *self.short, &mut *self.long, &mut *self.floats);
+        let mut parts: Vec<_> = (0..len)
+            .step_by(step)
+            .map(|start| {
+                let count = step.min(len - start);
+                Tile {
+                    columns: 1,
+                    short: split_off(&mut shorts, short * count / len),
+                    long: split_off(&mut longs, long * count / len),
+                    floats: split_off(&mut floats, if forms.float { count } else { 0 }),
+                }
+            })
+            .collect();
+        pool.chunks_mut(&mut parts, 1, |part, tiles| {
+            let [tile] = tiles else { unreachable!("parts of one piece") };
+            ROOM.with_borrow_mut(|room| {
+                let (row, _) = room.with(step.min(len - part * step), 0);
+                piece(0, part * step, row);
+                quantize(f, forms, row, (tile.short, tile.long));
+                if forms.float {
+                    tile.floats.copy_from_slice(row);
+                }
+            });
+        });
+    }
+
     /// As [`Self::fill`], of columns that are there: `column(i)` is column `i`.
     ///
     /// # Panics
@@ -164,15 +212,8 @@ impl Activations {
         self.fill_with(path, pool, shape, forms, |i, _| Some(column(i)));
     }
 
-    /// `column` writes what it is given, or returns what is there.
-    fn fill_with<'a>(
-        &mut self,
-        path: Path,
-        pool: &Pool,
-        (n, len): (usize, usize),
-        forms: Forms,
-        column: impl Fn(usize, &mut [f32]) -> Option<&'a [f32]> + Sync,
-    ) {
+    /// Makes room for `n` columns of `len` elements. Returns the words of a column in each form of integers.
+    fn shape(&mut self, path: Path, (n, len): (usize, usize), forms: Forms) -> (usize, usize) {
         let whole = |rows: usize, wanted: bool| !wanted || len.is_multiple_of(rows);
         assert!(whole(32, forms.short) && whole(256, forms.long), "integer activations of {len} rows");
         let by_column = path.has_tiles() && n >= COLUMNS_FOR_TILES && (forms.short || forms.long);
@@ -192,6 +233,21 @@ impl Activations {
         self.short.resize(short * columns);
         self.long.resize(long * columns);
         self.floats.resize(values * columns);
+        (short, long)
+    }
+
+    /// `column` writes what it is given, or returns what is there.
+    fn fill_with<'a>(
+        &mut self,
+        path: Path,
+        pool: &Pool,
+        (n, len): (usize, usize),
+        forms: Forms,
+        column: impl Fn(usize, &mut [f32]) -> Option<&'a [f32]> + Sync,
+    ) {
+        let (short, long) = self.shape(path, (n, len), forms);
+        let (by_column, tile, last, tiles) = (self.by_column, self.tile, self.last, self.tiles());
+        let values = if forms.float { len } else { 0 };
         let (mut shorts, mut longs, mut floats) = (&mut *self.short, &mut *self.long, &mut *self.floats);
         let mut parts: Vec<_> = (0..tiles)
             .map(|index| {
@@ -207,13 +263,7 @@ impl Activations {
         let f = Elementwise::new(path);
         let quantize = |row: &[f32], words: &mut [u32]| {
             assert_eq!(row.len(), len, "elements of a column");
-            let (shorts, longs) = words.split_at_mut(short);
-            if forms.short {
-                f.quantize_short(row, shorts);
-            }
-            if forms.long {
-                f.quantize_long(row, longs);
-            }
+            quantize(f, forms, row, words.split_at_mut(short));
         };
         let arrange = |words: &[u32], tile: &mut Tile<'_>| {
             let columns = words.chunks_exact(short + long);
@@ -332,6 +382,16 @@ fn by_columns<const BLOCK: usize>(columns: &[&[u32]], head: usize, width: usize,
     }
 }
 
+/// Writes the wanted codes of some rows of a column.
+fn quantize(f: Elementwise, forms: Forms, row: &[f32], (short, long): (&mut [u32], &mut [u32])) {
+    if forms.short {
+        f.quantize_short(row, short);
+    }
+    if forms.long {
+        f.quantize_long(row, long);
+    }
+}
+
 fn split_off<'data, T>(rest: &mut &'data mut [T], len: usize) -> &'data mut [T] {
     let (first, others) = std::mem::take(rest).split_at_mut(len);
     *rest = others;
@@ -364,6 +424,34 @@ mod tests {
                     first += count;
                 }
                 assert_eq!(first, n, "{path}");
+            }
+        }
+    }
+
+    #[test]
+    fn pieces_are_what_whole_columns_are() {
+        let element = |column: usize, i: usize| ((column + 3) * i % 97) as f32 - 48.0;
+        let all = Forms { short: true, long: true, float: true };
+        for forms in
+            [all, Forms { long: true, ..Forms::default() }, Forms { float: true, ..Forms::default() }]
+        {
+            for path in Path::available() {
+                for (n, len) in [(1, 256), (1, 2 * PIECE), (1, 3 * PIECE + 256), (2, 2 * PIECE)] {
+                    let (mut whole, mut pieces) = (Activations::default(), Activations::default());
+                    whole.fill(path, &Pool::new(1), (n, len), forms, |i, out| {
+                        out.iter_mut().enumerate().for_each(|(at, x)| *x = element(i, at));
+                    });
+                    // What is left of others is overwritten.
+                    pieces.fill(path, &Pool::new(1), (1, 5 * PIECE), forms, |_, out| out.fill(7.0));
+                    pieces.fill_pieces(path, &Pool::new(3), (n, len), forms, |i, start, out| {
+                        out.iter_mut().zip(start..).for_each(|(x, at)| *x = element(i, at));
+                    });
+                    assert_eq!((pieces.columns(), pieces.rows()), (n, len));
+                    let got = |x: &Activations| {
+                        (x.short.to_vec(), x.long.to_vec(), x.floats.to_vec(), x.tile, x.has_floats)
+                    };
+                    assert!(got(&whole) == got(&pieces), "{path}, {n} of {len}");
+                }
             }
         }
     }

@@ -323,25 +323,30 @@ pub(crate) fn store(
 }
 
 /// Writes keys and values of one head, of positions that follow each other in a page from `slot` on.
-fn put<T>(
+fn put<T: Copy + Default>(
     path: Path,
     [keys, values]: [&[&[f32]]; 2],
     slot: usize,
     (keys_to, values_to): (&mut [T], &mut [T]),
     convert: impl Fn(&[f32], &mut [T]),
 ) {
-    let count = keys.len();
-    ROOM.with_borrow_mut(|room| {
-        let turned = &mut room.queries;
-        turned.resize(keys[0].len() * PAGE);
-        turn(path, keys, PAGE, turned);
-        if count == PAGE {
-            return convert(turned, &mut keys_to[..turned.len()]);
+    if keys.len() == PAGE {
+        ROOM.with_borrow_mut(|room| {
+            let turned = &mut room.queries;
+            turned.resize(keys[0].len() * PAGE);
+            turn(path, keys, PAGE, turned);
+            convert(turned, &mut keys_to[..turned.len()]);
+        });
+    } else {
+        // Converted many at a time, each of which then lies alone.
+        let mut row = [T::default(); BLOCK];
+        for (key, slot) in keys.iter().zip(slot..) {
+            for (x, to) in key.chunks(BLOCK).zip(keys_to.chunks_mut(BLOCK * PAGE)) {
+                convert(x, &mut row[..x.len()]);
+                row.iter().zip(to.chunks_exact_mut(PAGE)).for_each(|(x, to)| to[slot] = *x);
+            }
         }
-        for (x, to) in turned.chunks_exact(PAGE).zip(keys_to.chunks_exact_mut(PAGE)) {
-            convert(&x[..count], &mut to[slot..slot + count]);
-        }
-    });
+    }
     for (value, slot) in values.iter().zip(slot..) {
         let mut to = values_to[slot * LANES..].chunks_mut(PAGE * LANES);
         // Sixteen at a time are one move each, since the compiler knows how many there are.

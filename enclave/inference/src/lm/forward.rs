@@ -244,11 +244,18 @@ impl Model {
         self.multiply(&scratch.activations, stack, &mut scratch.wide);
         let (f, hidden, wide) = (Elementwise::new(self.path), a.hidden_dim, &scratch.wide);
         let n = scratch.activations.columns();
-        scratch.activations.fill(self.path, &self.pool, (n, hidden), Forms::of(&[down]), |i, out| {
-            let (gate, up) = wide[i * 2 * hidden..(i + 1) * 2 * hidden].split_at(hidden);
-            out.copy_from_slice(gate);
-            activate(f, a, out, up);
-        });
+        scratch.activations.fill_pieces(
+            self.path,
+            &self.pool,
+            (n, hidden),
+            Forms::of(&[down]),
+            |i, start, out| {
+                let (gate, up) = wide[i * 2 * hidden..(i + 1) * 2 * hidden].split_at(hidden);
+                let piece = start..start + out.len();
+                out.copy_from_slice(&gate[piece.clone()]);
+                activate(f, a, out, &up[piece]);
+            },
+        );
         self.multiply(&scratch.activations, &[down], &mut scratch.out);
     }
 

@@ -66,15 +66,20 @@ impl Rope {
 
     /// Rotates the first elements of one head.
     pub(super) fn rotate(&self, head: &mut [f32], angles: &[f32]) {
-        let half = self.frequencies.len();
-        for (i, angle) in angles.chunks_exact(2).enumerate() {
-            let (first, second) = match self.pairs {
-                RopePairs::Adjacent => (2 * i, 2 * i + 1),
-                RopePairs::Halves => (i, i + half),
-            };
-            let (x, y, cosine, sine) = (head[first], head[second], angle[0], angle[1]);
-            head[first] = x * cosine - y * sine;
-            head[second] = y * cosine + x * sine;
+        let turn = |x: f32, y: f32, angle: &[f32]| (x * angle[0] - y * angle[1], y * angle[0] + x * angle[1]);
+        let angles = angles.chunks_exact(2);
+        match self.pairs {
+            RopePairs::Adjacent => {
+                for (pair, angle) in head.chunks_exact_mut(2).zip(angles) {
+                    (pair[0], pair[1]) = turn(pair[0], pair[1], angle);
+                }
+            }
+            RopePairs::Halves => {
+                let (first, second) = head.split_at_mut(self.frequencies.len());
+                for ((x, y), angle) in first.iter_mut().zip(second).zip(angles) {
+                    (*x, *y) = turn(*x, *y, angle);
+                }
+            }
         }
     }
 }
