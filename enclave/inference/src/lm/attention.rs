@@ -342,7 +342,8 @@ fn put<T: Copy + Default>(
         let mut row = [T::default(); BLOCK];
         for (key, slot) in keys.iter().zip(slot..) {
             for (x, to) in key.chunks(BLOCK).zip(keys_to.chunks_mut(BLOCK * PAGE)) {
-                convert(x, &mut row[..x.len()]);
+                let row = &mut row[..x.len()];
+                convert(x, row);
                 row.iter().zip(to.chunks_exact_mut(PAGE)).for_each(|(x, to)| to[slot] = *x);
             }
         }
