@@ -312,10 +312,11 @@ fn cut(path: Path, x: &Activations, weights: &Packed, threads: usize) -> Cut {
     assert_eq!(weights.columns(), x.rows(), "matmul: {weights:?} with columns of {}", x.rows());
     let (groups, bytes) = (weights.groups(), weights.group_bytes());
     if x.tiles() == 1 && !x.by_column() {
-        // Kernels take groups of floats in pairs.
+        // A single tile takes only groups of floats in pairs.
         let unit = if weights.layout().is_float() { 2 } else { 1 };
         return Cut::halving(groups, unit, threads, LAST_BYTES / (unit * bytes));
     }
+    // In pairs: several tiles have kernels for two groups.
     Cut::even(groups, 2, threads, at_once(path, x, weights) / 2)
 }
 

@@ -54,7 +54,7 @@ impl Memory {
 pub struct Arena {
     /// Bytes to map at once.
     expected: usize,
-    /// The mapping that has most left, and where that begins.
+    /// The last mapping, and where what is left of it begins.
     #[cfg(target_os = "linux")]
     open: Option<(Arc<Mapping>, usize)>,
 }
@@ -85,25 +85,21 @@ impl Arena {
 
     #[cfg(target_os = "linux")]
     fn mapped(&mut self, len: usize) -> Option<Memory> {
-        let (mapping, at) = match self.open.take() {
-            Some((mapping, at)) if len <= mapping.len - at => (mapping, at),
-            open => {
-                let new = Arc::new(Mapping::new(len.max(self.expected))?);
+        let fits = |(mapping, at): &(Arc<Mapping>, usize)| len <= mapping.len - at;
+        let (mapping, at) = match self.open.take().filter(fits) {
+            Some(open) => open,
+            None => {
+                let new = Mapping::new(len.max(self.expected))?;
                 // What is more than was expected is a small part of it.
                 self.expected = self.expected.min(MORE);
-                match open {
-                    Some((old, at)) if old.len - at > new.len - len => {
-                        self.open = Some((old, at));
-                        return Some(new.part(0, len));
-                    }
-                    _ => (new, 0),
-                }
+                (Arc::new(new), 0)
             }
         };
-        let memory = mapping.part(at, len);
-        let end = (at + len).next_multiple_of(ALIGNED).min(mapping.len);
-        self.open = Some((mapping, end));
-        Some(memory)
+        // SAFETY: `at + len` is at most the length of the mapping.
+        let start = unsafe { mapping.start.add(at) };
+        // From here on are the bytes that nobody was given: a mapping ends with a whole number of lines.
+        self.open = Some((Arc::clone(&mapping), (at + len).next_multiple_of(ALIGNED)));
+        Some(Memory { start, len, kind: Kind::Mapped(mapping) })
     }
 }
 
@@ -115,9 +111,9 @@ const MORE: usize = 32 << 20;
 #[cfg(target_os = "linux")]
 struct Mapping {
     base: NonNull<u8>,
-    total: usize,
-    /// In whole huge pages, and aligned to one.
+    /// The first huge page in it,
     start: NonNull<u8>,
+    /// and the bytes of all of them. Mapped is one more.
     len: usize,
 }
 
@@ -143,15 +139,7 @@ impl Mapping {
         let start = unsafe { base.add(skip) };
         // SAFETY: advice on pages of this mapping alone. A refusal changes nothing.
         let _ = unsafe { madvise(start.as_ptr().cast(), len, Advice::LinuxHugepage) };
-        Some(Self { base, total, start, len })
-    }
-
-    /// Bytes that nobody else was given.
-    fn part(self: &Arc<Self>, at: usize, len: usize) -> Memory {
-        assert!(at + len <= self.len, "inside of the mapping");
-        // SAFETY: inside of the mapping.
-        let start = unsafe { self.start.add(at) };
-        Memory { start, len, kind: Kind::Mapped(Arc::clone(self)) }
+        Some(Self { base, start, len })
     }
 }
 
@@ -159,7 +147,7 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: mapped by `new` with this length, and no `Memory` in it is left. An error leaves it mapped.
-        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.total) };
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len + HUGE) };
     }
 }
 

@@ -141,8 +141,8 @@ impl Packed {
         Ok(sizes.2)
     }
 
-    /// Packs a matrix of `rows` x `columns` into memory of `arena`. `read(offset, bytes)` fills `bytes` with the tensor's bytes from `offset`
-    /// on; it is called from all threads of `pool`.
+    /// Packs a matrix of `rows` x `columns` into memory of `arena`. `read(offset, bytes)` fills `bytes` with the tensor's
+    /// bytes from `offset` on; it is called from all threads of `pool`.
     ///
     /// # Errors
     /// [`PackError`] for an impossible shape, and those of `read`.
