@@ -67,24 +67,20 @@ macro_rules! tree {
     }};
 }
 
-/// Calls `step` with each lane's accumulator and element index.
+/// The sum of what `step` adds, for each element, to its lane. By chunks, not by index: else each element is added alone.
 macro_rules! in_lanes {
-    ($len:expr, |$acc:ident, $i:ident| $step:expr) => {{
-        let len: usize = $len;
+    ($elements:expr, |$acc:ident, $x:ident| $step:expr) => {{
+        let (chunks, rest) = $elements.as_chunks::<LANES>();
         let mut lanes = [0f32; LANES];
-        let whole = len / LANES * LANES;
-        let mut base = 0;
-        while base < whole {
+        for chunk in chunks {
             for lane in 0..LANES {
-                let $i = base + lane;
-                let $acc = lanes[lane];
+                let ($acc, $x) = (lanes[lane], chunk[lane]);
                 lanes[lane] = $step;
             }
-            base += LANES;
         }
-        for $i in whole..len {
-            let $acc = lanes[$i - whole];
-            lanes[$i - whole] = $step;
+        for lane in 0..rest.len() {
+            let ($acc, $x) = (lanes[lane], rest[lane]);
+            lanes[lane] = $step;
         }
         tree!(lanes, |a, b| a + b)
     }};
@@ -154,7 +150,7 @@ on_paths! {
     fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, out: &mut [f32]) {
         let n = x.len();
         assert!(weight.len() == n && out.len() == n, "rms_norm: lengths differ");
-        let sum = in_lanes!(n, |acc, i| x[i].mul_add(x[i], acc));
+        let sum = in_lanes!(x, |acc, x| x.mul_add(x, acc));
         let scale = inverse_root(sum, n, epsilon);
         for i in 0..n {
             out[i] = x[i] * scale * weight[i];
@@ -168,8 +164,8 @@ on_paths! {
     fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32, out: &mut [f32]) {
         let n = x.len();
         assert!(weight.len() == n && bias.len() == n && out.len() == n, "layer_norm: lengths differ");
-        let mean = in_lanes!(n, |acc, i| acc + x[i]) / count(n);
-        let sum = in_lanes!(n, |acc, i| (x[i] - mean).mul_add(x[i] - mean, acc));
+        let mean = in_lanes!(x, |acc, x| acc + x) / count(n);
+        let sum = in_lanes!(x, |acc, x| (x - mean).mul_add(x - mean, acc));
         let scale = inverse_root(sum, n, epsilon);
         for i in 0..n {
             out[i] = ((x[i] - mean) * scale).mul_add(weight[i], bias[i]);
@@ -264,7 +260,7 @@ on_paths! {
         for x in x.iter_mut() {
             *x = exp(*x - max);
         }
-        in_lanes!(x.len(), |acc, i| acc + x[i])
+        in_lanes!(x, |acc, x| acc + x)
     }
 
     /// `x[i] *= factor`.
@@ -442,16 +438,6 @@ fn count(n: usize) -> f32 {
 #[inline(always)]
 fn inverse_root(sum: f32, n: usize, epsilon: f32) -> f32 {
     1.0 / (sum / count(n) + epsilon).sqrt()
-}
-
-/// `sum(a[i] * b[i])` in 16 lanes. For short rows outside the kernels.
-///
-/// # Panics
-/// If lengths differ.
-#[must_use]
-pub fn dot_lanes(a: &[f32], b: &[f32]) -> f32 {
-    assert_eq!(a.len(), b.len(), "dot_lanes: lengths differ");
-    in_lanes!(a.len(), |acc, i| a[i].mul_add(b[i], acc))
 }
 
 #[cfg(test)]

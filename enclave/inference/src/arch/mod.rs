@@ -31,7 +31,7 @@ mod scalar;
 mod turn;
 
 pub use activations::{Activations, Forms};
-pub use lanes::{Elementwise, dot_lanes, exp};
+pub use lanes::{Elementwise, exp};
 pub use matmul::{matmul, product};
 pub use memory::Arena;
 pub use packed::{Layout, PackError, Packed};
