@@ -270,6 +270,17 @@ on_paths! {
         }
     }
 
+    /// `out[i] = x[i] / divisor`.
+    ///
+    /// # Panics
+    /// If lengths differ.
+    fn divide(x: &[f32], divisor: f32, out: &mut [f32]) {
+        assert_eq!(x.len(), out.len(), "divide: lengths differ");
+        for i in 0..x.len() {
+            out[i] = x[i] / divisor;
+        }
+    }
+
     /// `out[row][lane] = codes[row][lane] * steps[lane]`, rows of 16.
     ///
     /// # Panics

@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use super::activations::Activations;
 #[cfg(target_arch = "x86_64")]
-use super::avx512::{amx, pair};
+use super::avx512::amx;
+#[cfg(target_arch = "x86_64")]
+use super::avx512::pair::{self, Pairs};
 use super::cut::Cut;
 use super::ends::{Ends, Place};
 use super::packed::{Layout, Packed};
@@ -89,7 +91,14 @@ fn integer_pair_tile(
 }
 
 /// `sums[column] += group . x[column]` for a tile of a float layout; `x` is `[element][columns]`.
-fn float_layout_tile(path: Path, layout: Layout, group: &[u8], x: &[f32], columns: usize, ends: Ends<'_, 1>) {
+pub(super) fn float_layout_tile(
+    path: Path,
+    layout: Layout,
+    group: &[u8],
+    x: &[f32],
+    columns: usize,
+    ends: Ends<'_, 1>,
+) {
     ends.add(|sums| match path.kind() {
         Kind::Scalar => scalar::floats(layout, group, x, columns, sums),
         #[cfg(target_arch = "x86_64")]
@@ -108,7 +117,7 @@ fn float_layout_tile(path: Path, layout: Layout, group: &[u8], x: &[f32], column
 }
 
 /// [`float_layout_tile`] for two groups, at once where there is a kernel for that.
-fn float_pair_tile(
+pub(super) fn float_pair_tile(
     path: Path,
     layout: Layout,
     groups: [&[u8]; 2],
@@ -118,56 +127,16 @@ fn float_pair_tile(
 ) {
     #[cfg(target_arch = "x86_64")]
     if path.float_pairs(columns) {
-        // SAFETY: a path with such kernels exists only on CPUs with these instructions.
-        return unsafe { pair::floats(layout, groups, x, ends, path.loads_once()) };
+        let [one, two] = groups;
+        assert_eq!(one.len(), two.len(), "groups of one matrix");
+        let far = two.as_ptr().addr().wrapping_sub(one.as_ptr().addr());
+        let pairs = Pairs { starts: &[one.as_ptr()], len: one.len(), far };
+        // SAFETY: a path with such kernels exists only on CPUs with these instructions. Both groups are as long as said.
+        return unsafe { pair::floats(layout, &pairs, x, ends, path.loads_once()) };
     }
     for (group, ends) in groups.into_iter().zip(ends.apart()) {
         float_layout_tile(path, layout, group, x, columns, ends);
     }
-}
-
-/// Floats of `[element][16]` that are multiplied as they lie.
-#[derive(Clone, Copy)]
-pub(crate) enum Floats<'a> {
-    F32(&'a [f32]),
-    F16(&'a [u16]),
-}
-
-impl<'a> Floats<'a> {
-    fn bytes(self) -> (Layout, &'a [u8]) {
-        // SAFETY: every bit pattern of initialised numbers is bytes, and u8 has no alignment.
-        unsafe {
-            match self {
-                Self::F32(w) => (Layout::F32, std::slice::from_raw_parts(w.as_ptr().cast(), size_of_val(w))),
-                Self::F16(w) => (Layout::F16, std::slice::from_raw_parts(w.as_ptr().cast(), size_of_val(w))),
-            }
-        }
-    }
-}
-
-/// `out[column][lane] += sum of w[i][lane] * x[i][column]`, elements in order; from zero on if `fresh`.
-pub(crate) fn float_tile(
-    path: Path,
-    w: Floats<'_>,
-    x: &[f32],
-    columns: usize,
-    (out, fresh): (&mut [[f32; LANES]], bool),
-) {
-    let (layout, w) = w.bytes();
-    float_layout_tile(path, layout, w, x, columns, Ends { kept: [out], fresh, to: None });
-}
-
-/// [`float_tile`] for two of one kind.
-pub(crate) fn float_tiles(
-    path: Path,
-    [one, two]: [Floats<'_>; 2],
-    x: &[f32],
-    columns: usize,
-    (kept, fresh): ([&mut [[f32; LANES]]; 2], bool),
-) {
-    let ((layout, one), (other, two)) = (one.bytes(), two.bytes());
-    assert_eq!(layout, other, "floats of one kind");
-    float_pair_tile(path, layout, [one, two], x, columns, Ends { kept, fresh, to: None });
 }
 
 /// A result that several threads write, each its own rows.

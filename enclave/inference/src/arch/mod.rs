@@ -24,6 +24,7 @@ mod memory;
 mod packed;
 mod packing;
 mod path;
+mod pieces;
 mod pool;
 #[cfg(target_arch = "x86_64")]
 mod prefetch;
@@ -39,8 +40,8 @@ pub use path::Path;
 pub use pool::{Cells, Pool};
 
 pub(crate) use lines::Lines;
-pub(crate) use matmul::{Floats, float_tile, float_tiles};
 pub(crate) use memory::wipe;
+pub(crate) use pieces::{Columns, Floats, Pieces, float_tile};
 pub(crate) use turn::turn;
 
 /// Rows that lie interleaved and are computed together.

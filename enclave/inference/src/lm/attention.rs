@@ -9,8 +9,8 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::Architecture;
-use super::kv_cache::{BLOCK, KvCache, PAGE, Page, Sequence};
-use crate::arch::{Cells, Elementwise, Floats, LANES, Lines, Path, Pool, float_tile, float_tiles, turn};
+use super::kv_cache::{BLOCK, KvCache, KvKind, PAGE, Page, Sequence};
+use crate::arch::{Cells, Columns, Elementwise, Floats, LANES, Lines, Path, Pieces, Pool, float_tile, turn};
 
 /// Queries of one sequence: rows `first..first + count` of the batch are positions `start..start + count`.
 #[derive(Debug)]
@@ -35,8 +35,10 @@ struct Room {
     scores: Lines<f32>,
     /// `[positions][columns]`.
     weights: Lines<f32>,
-    /// `[columns of the part][head_dim]`.
+    /// `[columns of the part][head_dim]`, filled up to 16, to be divided by
     results: Lines<f32>,
+    /// `[columns of the part]`.
+    totals: Lines<f32>,
 }
 
 thread_local! {
@@ -83,7 +85,9 @@ impl Attention<'_> {
         let group = a.n_heads / a.n_kv_heads;
         let count = tokens.len() * group;
         ROOM.with_borrow_mut(|room| {
-            room.results.resize(count * a.head_dim);
+            let padded = self.cache.head_dim();
+            room.results.resize(count * padded);
+            room.totals.resize(count);
             let mut done = 0;
             while done < count {
                 let max = (count - done).min(self.path.attention_columns());
@@ -91,9 +95,13 @@ impl Attention<'_> {
                 self.columns(span, (tokens.start, done..done + width), head, room);
                 done += width;
             }
-            for (token, results) in tokens.zip(room.results.chunks_exact(group * a.head_dim)) {
+            let f = Elementwise::new(self.path);
+            let mut results = room.results.chunks_exact(padded).zip(&*room.totals);
+            for token in tokens {
                 let cell = cells.take((span.first + token) * a.n_kv_heads + head);
-                cell.copy_from_slice(results);
+                for (out, (x, total)) in cell.chunks_exact_mut(a.head_dim).zip(&mut results) {
+                    f.divide(&x[..a.head_dim], *total, out);
+                }
             }
         });
     }
@@ -121,7 +129,7 @@ impl Attention<'_> {
         let len = pages.len() * PAGE;
 
         // Every element of all of them is written before it is read.
-        let Room { queries, scores, weights, results } = room;
+        let Room { queries, scores, weights, results, totals } = room;
         queries.resize(a.head_dim * n);
         scores.resize(n * len);
         weights.resize(n * len);
@@ -131,18 +139,15 @@ impl Attention<'_> {
             *row = &self.qkv[at + (head * group + column % group) * a.head_dim..][..a.head_dim];
         }
         turn(self.path, &rows[..n], n, queries);
-        let mut sums = [[[0.0; LANES]; COLUMNS]; 2];
-        for (index, pages) in pages.chunks(2).enumerate() {
-            let parts = [0, 1].map(|i| pages.get(i).map(|page| (*page, Part::Keys)));
-            self.multiply(parts, head, queries, n, (&mut sums, true));
-            for (i, sums) in sums.iter().enumerate().take(pages.len()) {
-                for (column, sums) in sums.iter().enumerate().take(n) {
-                    scores[column * len + (2 * index + i) * PAGE..][..PAGE].copy_from_slice(sums);
-                }
+        let mut to = Columns { out: scores, stride: len, count: n };
+        match self.cache.kind() {
+            KvKind::F32 | KvKind::F16 => {
+                self.pieces(pages, head, Part::Keys).each(self.path, queries, &mut to);
             }
+            KvKind::Q8 => self.scores_of_codes(pages, head, queries, &mut to),
         }
-        let mut totals = [0.0; COLUMNS];
-        for ((row, column), total) in scores.chunks_exact_mut(len).zip(columns.clone()).zip(&mut totals) {
+        let totals = &mut totals[columns.clone()];
+        for ((row, column), total) in scores.chunks_exact_mut(len).zip(columns.clone()).zip(totals) {
             f.scale(row, a.attention_scale);
             if let Some(cap) = a.attention_cap {
                 f.soft_cap(row, cap);
@@ -154,100 +159,75 @@ impl Attention<'_> {
         }
         rows.iter_mut().zip(scores.chunks_exact(len)).for_each(|(row, scores)| *row = scores);
         turn(self.path, &rows[..n], n, weights);
-        let out = &mut results[columns.start * a.head_dim..columns.end * a.head_dim];
-        let blocks = self.cache.head_dim() / LANES;
-        for d in (0..blocks).step_by(2) {
-            for (index, (page, weights)) in pages.iter().zip(weights.chunks_exact(PAGE * n)).enumerate() {
-                let parts = [d, d + 1].map(|d| (d < blocks).then_some((*page, Part::Values(d))));
-                self.multiply(parts, head, weights, n, (&mut sums, index == 0));
+        let padded = self.cache.head_dim();
+        let out = &mut results[columns.start * padded..columns.end * padded];
+        let mut to = Columns { out, stride: padded, count: n };
+        match self.cache.kind() {
+            KvKind::F32 | KvKind::F16 => {
+                self.pieces(pages, head, Part::Values).joined(self.path, padded / LANES, weights, &mut to);
             }
-            for (d, sums) in (d..blocks).zip(&sums) {
-                let count = LANES.min(a.head_dim - d * LANES);
-                for (column, sums) in sums.iter().enumerate().take(n) {
-                    for (x, sum) in out[column * a.head_dim + d * LANES..][..count].iter_mut().zip(sums) {
-                        *x = sum / totals[column];
-                    }
-                }
-            }
+            KvKind::Q8 => self.values_of_codes(pages, head, weights, &mut to),
         }
     }
 
-    /// `sums[part][column] += sum over i of part[i][16] * x[i][column]` for one or two parts of pages; from zero on if
-    /// `fresh`.
-    fn multiply(
-        &self,
-        parts: [Option<(usize, Part)>; 2],
-        head: usize,
-        x: &[f32],
-        n: usize,
-        ([one, two], fresh): (&mut [[[f32; LANES]; COLUMNS]; 2], bool),
-    ) {
-        let floats = parts.map(|part| part.and_then(|(page, part)| self.floats(page, head, part)));
-        let (one, two) = (&mut one[..n], &mut two[..n]);
-        if let [Some(first), Some(second)] = floats {
-            return float_tiles(self.path, [first, second], x, n, ([one, two], fresh));
-        }
-        for ((part, floats), sums) in parts.into_iter().zip(floats).zip([one, two]) {
-            match (floats, part) {
-                (Some(floats), _) => float_tile(self.path, floats, x, n, (sums, fresh)),
-                (None, Some((page, part))) => self.multiply_codes(page, head, part, x, n, (sums, fresh)),
-                (None, None) => {}
-            }
-        }
-    }
-
-    /// The elements of a part in its page.
-    fn elements(&self, head: usize, part: Part) -> Range<usize> {
-        let (offset, count) = match part {
-            Part::Keys => (0, self.architecture.head_dim),
-            Part::Values(d) => (self.cache.values() + d * PAGE * LANES, PAGE),
-        };
-        let from = self.cache.place(self.layer, head) + offset;
-        from..from + count * LANES
-    }
-
-    /// A part of a page that holds floats.
-    fn floats(&self, page: usize, head: usize, part: Part) -> Option<Floats<'_>> {
+    /// The same part of pages that hold floats.
+    fn pieces(&self, pages: &[usize], head: usize, part: Part) -> Pieces<'_> {
         let elements = self.elements(head, part);
-        match &self.cache.pages[page] {
-            Page::F32(data) => Some(Floats::F32(&data[elements])),
-            Page::F16(data) => Some(Floats::F16(&data[elements])),
-            Page::Q8(..) => None,
+        Pieces::new(pages.iter().map(|page| match &self.cache.pages[*page] {
+            Page::F32(data) => Floats::F32(&data[elements.clone()]),
+            Page::F16(data) => Floats::F16(&data[elements.clone()]),
+            Page::Q8(..) => Floats::F32(&[]),
+        }))
+    }
+
+    /// Where a part lies in its page.
+    fn elements(&self, head: usize, part: Part) -> Range<usize> {
+        let from = self.cache.place(self.layer, head);
+        match part {
+            Part::Keys => from..from + self.architecture.head_dim * PAGE,
+            Part::Values => from + self.cache.values()..from + 2 * self.cache.values(),
         }
     }
 
-    /// `sums[column] += sum over i of part[i][16] * x[i][column]` of a page that holds codes.
-    fn multiply_codes(
-        &self,
-        page: usize,
-        head: usize,
-        part: Part,
-        x: &[f32],
-        n: usize,
-        (sums, fresh): (&mut [[f32; LANES]], bool),
-    ) {
-        let Page::Q8(codes, steps) = &self.cache.pages[page] else { return };
+    /// As [`Pieces::each`] of keys that are codes.
+    fn scores_of_codes(&self, pages: &[usize], head: usize, x: &[f32], to: &mut Columns<'_>) {
         let f = Elementwise::new(self.path);
-        let steps = &steps[self.cache.steps(self.layer, head)..];
+        let n = to.count;
         let mut block = [0.0; BLOCK * LANES];
-        // Of keys a block of elements at a time, of values all 16 positions.
-        for (index, codes) in codes[self.elements(head, part)].chunks(BLOCK * LANES).enumerate() {
-            let block = &mut block[..codes.len()];
-            match part {
-                Part::Keys => f.widen_by_lane(codes, &steps[index * PAGE..][..PAGE], block),
-                Part::Values(d) => {
-                    let first = self.cache.value_steps() + d * LANES / BLOCK * PAGE;
-                    f.widen_by_row(codes, &steps[first..][..PAGE], block);
-                }
+        let mut sums = [[0.0; LANES]; COLUMNS];
+        for (page, at) in pages.iter().zip((0..).step_by(PAGE)) {
+            let Page::Q8(codes, steps) = &self.cache.pages[*page] else { continue };
+            let steps = &steps[self.cache.steps(self.layer, head)..];
+            let codes = codes[self.elements(head, Part::Keys)].chunks(BLOCK * LANES);
+            let of_block = codes.zip(steps.chunks_exact(PAGE)).zip(x.chunks(BLOCK * n));
+            for (index, ((codes, steps), x)) in of_block.enumerate() {
+                let block = &mut block[..codes.len()];
+                f.widen_by_lane(codes, steps, block);
+                float_tile(self.path, Floats::F32(block), x, n, (&mut sums[..n], index == 0));
             }
-            let rows = block.len() / LANES;
-            float_tile(
-                self.path,
-                Floats::F32(block),
-                &x[index * BLOCK * n..][..rows * n],
-                n,
-                (&mut *sums, fresh && index == 0),
-            );
+            for (sums, out) in sums[..n].iter().zip(to.out.chunks_exact_mut(to.stride)) {
+                out[at..at + PAGE].copy_from_slice(sums);
+            }
+        }
+    }
+
+    /// As [`Pieces::joined`] of values that are codes.
+    fn values_of_codes(&self, pages: &[usize], head: usize, x: &[f32], to: &mut Columns<'_>) {
+        let f = Elementwise::new(self.path);
+        let n = to.count;
+        let mut block = [0.0; PAGE * LANES];
+        let mut sums = [[0.0; LANES]; COLUMNS];
+        for (d, at) in (0..to.stride).step_by(LANES).enumerate() {
+            for (index, (page, x)) in pages.iter().zip(x.chunks_exact(PAGE * n)).enumerate() {
+                let Page::Q8(codes, steps) = &self.cache.pages[*page] else { continue };
+                let codes = &codes[self.elements(head, Part::Values)][d * block.len()..][..block.len()];
+                let first = self.cache.steps(self.layer, head) + self.cache.value_steps() + at / BLOCK * PAGE;
+                f.widen_by_row(codes, &steps[first..][..PAGE], &mut block);
+                float_tile(self.path, Floats::F32(&block), x, n, (&mut sums[..n], index == 0));
+            }
+            for (sums, out) in sums[..n].iter().zip(to.out.chunks_exact_mut(to.stride)) {
+                out[at..at + LANES].copy_from_slice(sums);
+            }
         }
     }
 }
@@ -257,8 +237,8 @@ impl Attention<'_> {
 enum Part {
     /// Keys: elements of the head by 16 positions.
     Keys,
-    /// 16 elements of the values from 16 times this on: positions by elements.
-    Values(usize),
+    /// Values: for each 16 elements of the head, positions by elements.
+    Values,
 }
 
 /// Writes the keys and values of all spans into their pages.

@@ -46,10 +46,10 @@ macro_rules! product {
     };
 }
 
-/// All elements of both groups; `$load` fills zmm30 and zmm31 with those at `v` and at `v + far`. Of each pair the first
+/// All elements of all pieces of both groups; `$load` fills zmm30 and zmm31 with those at `v` and at `v + far`. Of each pair the first
 /// number is the column and the register of its sum in the first group, the second that in the second.
 macro_rules! multiply {
-    ($how:ident, $groups:expr, $x:expr, $sums:expr, $to:expr, $bytes:literal, [$($load:literal)*], $columns:literal: $($a:literal $b:literal)*) => {
+    ($how:ident, $pairs:expr, $x:expr, $sums:expr, $to:expr, $bytes:literal, [$($load:literal)*], $columns:literal: $($a:literal $b:literal)*) => {
         asm!(
             "test {from}, {from}",
             "jz 3f",
@@ -59,7 +59,12 @@ macro_rules! multiply {
             "3:",
             $(concat!("vpxord zmm", $a, ", zmm", $a, ", zmm", $a),)*
             $(concat!("vpxord zmm", $b, ", zmm", $b, ", zmm", $b),)*
+            // Each piece,
             "2:",
+            "mov {v}, [{list}]",
+            "lea {end}, [{v} + {len}]",
+            // and each element of it.
+            "4:",
             $($load,)*
             $(
                 product!($how $a $b),
@@ -67,6 +72,9 @@ macro_rules! multiply {
             concat!("add {v}, ", $bytes),
             concat!("add {x}, 4*", $columns),
             "cmp {v}, {end}",
+            "jne 4b",
+            "add {list}, 8",
+            "cmp {list}, {last}",
             "jne 2b",
             $(
                 concat!("vmovups [{to}], zmm", $a),
@@ -78,9 +86,12 @@ macro_rules! multiply {
             "vzeroupper",
             // Not every `$load` hints.
             "/* {ahead} */",
-            v = inout(reg) $groups[0].as_ptr() => _,
-            far = in(reg) $groups[1].as_ptr().addr().wrapping_sub($groups[0].as_ptr().addr()),
-            end = in(reg) $groups[0].as_ptr_range().end,
+            v = out(reg) _,
+            end = out(reg) _,
+            list = inout(reg) $pairs.starts.as_ptr() => _,
+            last = in(reg) $pairs.starts.as_ptr_range().end,
+            len = in(reg) $pairs.len,
+            far = in(reg) $pairs.far,
             x = inout(reg) $x.as_ptr() => _,
             from = in(reg) $sums.0,
             next = in(reg) $sums.1,
@@ -115,20 +126,38 @@ macro_rules! by_width {
     };
 }
 
-/// `sums[group][column] += groups[group] . x[column]`, elements in order; `x` is `[element][columns]`. `once`: with one
-/// load of a number for both groups.
+/// Two groups that lie in pieces.
+pub(in super::super) struct Pairs<'a> {
+    /// Where those of the first begin.
+    pub(in super::super) starts: &'a [*const u8],
+    /// Bytes of each.
+    pub(in super::super) len: usize,
+    /// From there to that of the second, bytes, around the end of memory if need be.
+    pub(in super::super) far: usize,
+}
+
+/// `sums[group][column] += groups[group] . x[column]`, pieces and their elements in order; `x` is `[element][columns]`.
+/// `once`: with one load of a number for both groups.
 ///
 /// # Panics
 /// If lengths do not fit.
+///
+/// # Safety
+/// `pairs` must be what it says: so many bytes of both groups, from each of the starts on.
 #[target_feature(enable = "avx512f")]
-pub(in super::super) fn floats(layout: Layout, groups: [&[u8]; 2], x: &[f32], ends: Ends<'_, 2>, once: bool) {
+pub(in super::super) unsafe fn floats(
+    layout: Layout,
+    pairs: &Pairs<'_>,
+    x: &[f32],
+    ends: Ends<'_, 2>,
+    once: bool,
+) {
     let Ends { kept: [first, second], fresh, to } = ends;
     let columns = first.len();
     assert!(
-        groups[0].len().is_multiple_of(layout.block_bytes())
-            && groups[0].len() == groups[1].len()
+        pairs.len.is_multiple_of(layout.block_bytes())
             && second.len() == columns
-            && groups[0].len() * columns == x.len() * layout.block_bytes()
+            && pairs.starts.len() * pairs.len * columns == x.len() * layout.block_bytes()
             && !x.is_empty(),
         "lengths of a pair of groups"
     );
@@ -151,20 +180,20 @@ pub(in super::super) fn floats(layout: Layout, groups: [&[u8]; 2], x: &[f32], en
             }
         };
     }
-    // SAFETY: each round reads an element of both groups and a number of each column; there are whole elements, equally
-    // many, at least one. `first` and `second` hold a sum for each column, and a place does. Hints never fail. All
+    // SAFETY: each round reads an element of both groups and a number of each column; there are whole elements of each
+    // piece, at least one, and numbers for all of them. `first` and `second` hold a sum for each column, and a place does. Hints never fail. All
     // registers that change are named.
     unsafe {
         match layout {
-            Layout::F16 => by_form!(columns, groups, x, sums, to, 32, [
+            Layout::F16 => by_form!(columns, pairs, x, sums, to, 32, [
                 "vcvtph2ps zmm30, ymmword ptr [{v}]" "prefetcht0 [{v} + {ahead}]"
                 "vcvtph2ps zmm31, ymmword ptr [{v} + {far}]" "prefetcht0 [{v} + {far} + {ahead}]"
             ]),
-            Layout::Bf16 => by_form!(columns, groups, x, sums, to, 32, [
+            Layout::Bf16 => by_form!(columns, pairs, x, sums, to, 32, [
                 "vpmovzxwd zmm30, ymmword ptr [{v}]" "prefetcht0 [{v} + {ahead}]" "vpslld zmm30, zmm30, 16"
                 "vpmovzxwd zmm31, ymmword ptr [{v} + {far}]" "prefetcht0 [{v} + {far} + {ahead}]" "vpslld zmm31, zmm31, 16"
             ]),
-            Layout::F32 => by_form!(columns, groups, x, sums, to, 64, [
+            Layout::F32 => by_form!(columns, pairs, x, sums, to, 64, [
                 "vmovups zmm30, [{v}]" "vmovups zmm31, [{v} + {far}]"
             ]),
             _ => unreachable!("float layouts only"),
@@ -215,8 +244,10 @@ mod tests {
                     let [first, second] = &mut got;
                     let kept = [&mut first[..columns], &mut second[..columns]];
                     let ends = Ends { kept, fresh: false, to: None };
-                    // SAFETY: looked for above.
-                    unsafe { floats(layout, [&groups[0], &groups[1]], &x, ends, once) };
+                    let far = groups[1].as_ptr().addr().wrapping_sub(groups[0].as_ptr().addr());
+                    let pairs = Pairs { starts: &[groups[0].as_ptr()], len: groups[0].len(), far };
+                    // SAFETY: looked for above, and both groups are as long as the first.
+                    unsafe { floats(layout, &pairs, &x, ends, once) };
                     assert!(upper_halves_in_use() != Some(true), "{layout:?}, {columns} columns");
                     assert_eq!(got, want, "{layout:?}, {columns} columns, {once}");
 
@@ -225,22 +256,35 @@ mod tests {
                     let mut result = vec![7.0f32; columns * 40];
                     // SAFETY: 40 numbers of each column, of which 32 are written.
                     let place = unsafe { Place::new(result.as_mut_ptr().add(4), 40, columns) };
-                    for (bytes, x, fresh, to) in [
-                        (0..half, &x[..2 * columns], true, None),
-                        (half..2 * half, &x[2 * columns..], false, Some(place)),
-                    ] {
+                    for (from, x, fresh, to) in
+                        [(0, &x[..2 * columns], true, None), (half, &x[2 * columns..], false, Some(place))]
+                    {
                         let [first, second] = &mut got;
                         let kept = [&mut first[..columns], &mut second[..columns]];
-                        let both = [&groups[0][bytes.clone()], &groups[1][bytes]];
-                        // SAFETY: looked for above.
-                        unsafe { floats(layout, both, x, Ends { kept, fresh, to }, once) };
+                        let pairs = Pairs { starts: &[groups[0][from..].as_ptr()], len: half, far };
+                        // SAFETY: as above, half of both.
+                        unsafe { floats(layout, &pairs, x, Ends { kept, fresh, to }, once) };
                     }
+                    // In one call, of pieces that lie the other way around.
+                    let turned = |group: &[u8]| [&group[half..], &group[..half]].concat();
+                    let turned = [turned(&groups[0]), turned(&groups[1])];
+                    let far = turned[1].as_ptr().addr().wrapping_sub(turned[0].as_ptr().addr());
+                    let starts = [turned[0][half..].as_ptr(), turned[0].as_ptr()];
+                    let [first, second] = &mut got;
+                    let kept = [&mut first[..columns], &mut second[..columns]];
+                    let ends = Ends { kept, fresh: true, to: None };
+                    // SAFETY: as above, half of both from each start on.
+                    unsafe { floats(layout, &Pairs { starts: &starts, len: half, far }, &x, ends, once) };
                     for (column, result) in result.chunks(40).enumerate() {
                         assert_eq!((&result[..4], &result[36..]), (&[7.0; 4][..], &[7.0; 4][..]));
                         for (group, result) in result[4..36].chunks(LANES).enumerate() {
                             let mut want = [[0.0; LANES]; 12];
                             scalar::floats(layout, &groups[group], &x, columns, &mut want[..columns]);
                             assert_eq!(result, want[column], "{layout:?}, {columns} columns, {once}");
+                            assert_eq!(
+                                got[group][column], want[column],
+                                "{layout:?}, {columns} columns, {once}"
+                            );
                         }
                     }
                 }
