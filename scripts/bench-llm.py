@@ -75,14 +75,14 @@ def ours_arrive(program, model, n_prompt, n_seq, threads):
     return json.loads(subprocess.check_output([str(arg) for arg in args]))
 
 
-def ours(program, model, n_prompt, n_gen, n_seq, threads):
-    args = [program, "speed", "-m", model, "-p", n_prompt, "-n", n_gen, "-s", n_seq, "-t", threads, "-r", 1] + KERNELS
+def ours(program, model, n_prompt, n_gen, n_seq, threads, more=[]):
+    args = [program, "speed", "-m", model, "-p", n_prompt, "-n", n_gen, "-s", n_seq, "-t", threads, "-r", 1] + KERNELS + more
     answers = json.loads(subprocess.check_output([str(arg) for arg in args]))
     out = {"load_s": answers[0]["load_s"], "peak_rss_bytes": max(a["peak_rss_bytes"] for a in answers)}
     for a in answers:
         key = "generate" if a["n_gen"] else "prompt"
         out[key] = {"ts": a["samples_ts"][0], "per_cpu_s": a["samples_per_cpu_s"][0]}
-    out["kernels"] = answers[0]["kernels"]
+    out["kernels"], out["screened"] = answers[0]["kernels"], answers[0]["screened"]
     return out
 
 
@@ -108,6 +108,9 @@ def main(program, models):
                 runs.setdefault(("us", test), []).append(ours(program, model, *shape, THREADS))
                 call = [sys.executable, __file__, "peer", model, *map(str, shape), str(THREADS)]
                 runs.setdefault(("peer", test), []).append(json.loads(subprocess.check_output(call)))
+                if runs["us", test][-1]["screened"]:
+                    run = ours(program, model, 0, *shape[1:], THREADS, ["--greedy"])
+                    runs.setdefault(("us greedy", test), []).append(run)
             runs.setdefault("us arrive", []).append(ours_arrive(program, model, ARRIVING, SEQUENCES, THREADS))
             call = [sys.executable, __file__, "peer", model, str(ARRIVING), "0", str(SEQUENCES), str(THREADS)]
             answer = json.loads(subprocess.check_output(call))
@@ -115,10 +118,13 @@ def main(program, models):
             runs.setdefault("peer arrive", []).append({"first_token_p95_s": waited})
         size = os.path.getsize(model)
         bound = median(runs["limits"], "read_gb_s") * 1e9 / size
-        rows = [("prompt of %d" % PROMPT, "single", "prompt", None), ("generate", "single", "generate", bound),
-                ("generate, %d sequences" % SEQUENCES, "batch", "generate", None)]
-        for name, test, key, limit in rows:
-            us, them = runs["us", test], runs["peer", test]
+        rows = [("prompt of %d" % PROMPT, "us", "single", "prompt", None), ("generate", "us", "single", "generate", bound),
+                ("generate, %d sequences" % SEQUENCES, "us", "batch", "generate", None)]
+        # The peer has no such way: its figure is that of all logits.
+        rows += [("%s, largest logit only" % name, "us greedy", test, key, None)
+                 for name, _, test, key, _ in rows[1:] if ("us greedy", test) in runs]
+        for name, who, test, key, limit in rows:
+            us, them = runs[who, test], runs["peer", test]
             a, b = median(us, key, "ts"), median(them, key, "ts")
             c, d = median(us, key, "per_cpu_s"), median(them, key, "per_cpu_s")
             share = "%d %%" % (100 * a / limit) if limit else ""

@@ -108,7 +108,7 @@ pub(super) fn part(
 }
 
 /// Writes 16-bit floats as f32 in native order of bytes.
-fn widen(path: Path, layout: Layout, bytes: &[u8], wide: &mut [u8]) {
+pub(super) fn widen(path: Path, layout: Layout, bytes: &[u8], wide: &mut [u8]) {
     match path.kind() {
         Kind::Scalar => scalar::widen(layout, bytes, wide),
         #[cfg(target_arch = "x86_64")]

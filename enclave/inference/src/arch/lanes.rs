@@ -10,6 +10,7 @@ use super::activations::{
     BLOCK_WORDS, CODES, LONG_CODES, LONG_SIXTEENS, LONG_THIRTIES, LONG_WORDS, STEP_SUM,
 };
 use super::path::{Kind, Path};
+use super::screen::{Bounds, Lengths};
 
 /// `exp(x)` within 2 units in the last place; 0 below -87.3, infinity above 88.7, NaN stays NaN.
 #[inline(always)]
@@ -99,6 +100,7 @@ macro_rules! on_paths {
         }
         #[cfg(target_arch = "x86_64")]
         mod for_avx2 {
+            use super::{Bounds, LANES, Lengths};
             $(
                 #[target_feature(enable = "avx2,fma,f16c")]
                 pub(super) fn $name($($arg: $kind),*) $(-> $out)? { super::body::$name($($arg),*) }
@@ -106,6 +108,7 @@ macro_rules! on_paths {
         }
         #[cfg(target_arch = "x86_64")]
         mod for_avx512 {
+            use super::{Bounds, LANES, Lengths};
             $(
                 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")]
                 pub(super) fn $name($($arg: $kind),*) $(-> $out)? { super::body::$name($($arg),*) }
@@ -281,6 +284,85 @@ on_paths! {
         }
     }
 
+    /// Makes a block of [`Layout::Q8`] of `[32][16]` floats in native order of bytes. Adds the squares of what it lacks to
+    /// `lost`, lane by lane, and its own to `kept`; where something is no number, these are none.
+    ///
+    /// # Panics
+    /// If lengths do not fit.
+    fn to_codes(x: &[u8], out: &mut [u8], lost: &mut [f32; LANES], kept: &mut [f32; LANES]) {
+        let bytes: &[[u8; 4 * LANES]; 32] = x.as_chunks().0.try_into().expect("to_codes: a block");
+        let (scales, out) = out.split_at_mut(2 * LANES);
+        let words: &mut [[u8; 4 * LANES]; 8] = out.as_chunks_mut().0.try_into().expect("to_codes: a block");
+        let mut x = [[0f32; LANES]; 32];
+        let mut largest = [0f32; LANES];
+        for i in 0..32 {
+            let bytes = bytes[i].as_chunks::<4>().0;
+            for lane in 0..LANES {
+                let value = f32::from_ne_bytes(bytes[lane]);
+                x[i][lane] = value;
+                largest[lane] = if value.abs() > largest[lane] { value.abs() } else { largest[lane] };
+            }
+        }
+        let (mut scale, mut inverse) = ([0f32; LANES], [0f32; LANES]);
+        for lane in 0..LANES {
+            let half = adyton_model::half::f32_to_f16(largest[lane] / 127.0);
+            scale[lane] = adyton_model::half::f16_to_f32(half);
+            inverse[lane] = if scale[lane] > 0.0 { 1.0 / scale[lane] } else { 0.0 };
+            scales[2 * lane..2 * lane + 2].copy_from_slice(&half.to_le_bytes());
+        }
+        for i in 0..32 {
+            let word = &mut words[i / 4];
+            for lane in 0..LANES {
+                // Rounds as in `quantize`; a scale that was rounded down leaves more than 127 of them.
+                let rounded = (x[i][lane] * inverse[lane]).clamp(-127.0, 127.0) + 12_582_912.0;
+                word[4 * lane + i % 4] = rounded.to_bits().to_le_bytes()[0] ^ 128;
+                let value = (rounded - 12_582_912.0) * scale[lane];
+                let less = x[i][lane] - value;
+                lost[lane] = less.mul_add(less, lost[lane]);
+                kept[lane] = value.mul_add(value, kept[lane]);
+            }
+        }
+    }
+
+    /// The largest of the least that products can be, 16 for each of `bounds`.
+    ///
+    /// # Panics
+    /// If lengths do not fit.
+    fn most_of_least(products: &[f32], bounds: &[Bounds], column: Lengths) -> f32 {
+        assert_eq!(bounds.len(), products.len().div_ceil(LANES), "most_of_least: lengths do not fit");
+        let mut lanes = [f32::NEG_INFINITY; LANES];
+        let (whole, rest) = products.as_chunks::<LANES>();
+        let last = padded(rest);
+        for (products, bounds) in whole.iter().chain([&last]).zip(bounds) {
+            for lane in 0..LANES {
+                let least = products[lane] - bounds.of(lane, column);
+                lanes[lane] = if least > lanes[lane] { least } else { lanes[lane] };
+            }
+        }
+        tree!(lanes, |a, b| if a > b { a } else { b })
+    }
+
+    /// Makes products that cannot be as large as `least` minus infinity; says of each 16 whether one can.
+    ///
+    /// # Panics
+    /// If lengths do not fit.
+    fn rule_out(products: &mut [f32], bounds: &[Bounds], column: Lengths, least: f32, open: &mut [bool]) {
+        let groups = products.len().div_ceil(LANES);
+        assert!(bounds.len() == groups && open.len() == groups, "rule_out: lengths do not fit");
+        let (whole, rest) = products.as_chunks_mut::<LANES>();
+        let mut last = padded(rest);
+        for ((products, bounds), open) in whole.iter_mut().chain([&mut last]).zip(bounds).zip(open) {
+            let mut most = f32::NEG_INFINITY;
+            for lane in 0..LANES {
+                let can = products[lane] + bounds.of(lane, column) >= least;
+                products[lane] = if can { products[lane] } else { f32::NEG_INFINITY };
+                most = if products[lane] > most { products[lane] } else { most };
+            }
+            *open = most > f32::NEG_INFINITY;
+        }
+        rest.copy_from_slice(&last[..rest.len()]);
+    }
+
     /// `out[row][lane] = codes[row][lane] * steps[lane]`, rows of 16.
     ///
     /// # Panics
@@ -423,6 +505,14 @@ fn maximum(x: &[f32]) -> f32 {
     }
     let max = tree!(lanes, |a, b| if a > b { a } else { b });
     rest.iter().fold(max, |max, x| if *x > max { *x } else { max })
+}
+
+/// Up to 16 numbers, and minus infinity.
+#[inline(always)]
+fn padded(x: &[f32]) -> [f32; LANES] {
+    let mut all = [f32::NEG_INFINITY; LANES];
+    all[..x.len()].copy_from_slice(x);
+    all
 }
 
 /// The largest absolute value; NaN is none.

@@ -29,6 +29,7 @@ mod pool;
 #[cfg(target_arch = "x86_64")]
 mod prefetch;
 mod scalar;
+mod screen;
 mod turn;
 
 pub use activations::{Activations, Forms};
@@ -38,6 +39,7 @@ pub use memory::Arena;
 pub use packed::{Layout, PackError, Packed};
 pub use path::Path;
 pub use pool::{Cells, Pool};
+pub use screen::Screen;
 
 pub(crate) use lines::Lines;
 pub(crate) use memory::wipe;

@@ -189,6 +189,28 @@ impl Packed {
         }
     }
 
+    /// Makes a matrix group by group: `fill(index, group, more)` writes one, and what belongs to it in `more`.
+    ///
+    /// # Errors
+    /// [`PackError`] for an impossible shape.
+    pub(super) fn build<T: Send>(
+        kind: TensorType,
+        (rows, columns): (usize, usize),
+        pool: &Pool,
+        arena: &mut Arena,
+        more: &mut [T],
+        fill: impl Fn(usize, &mut [u8], &mut T) + Sync,
+    ) -> Result<Self, PackError> {
+        let sizes = sizes(kind, (rows, columns)).ok_or(PackError { kind, rows, columns })?;
+        let (_, group_bytes, len) = sizes;
+        let mut data = arena.zeroed(len);
+        let mut groups: Vec<_> = data.chunks_exact_mut(group_bytes).zip(more).enumerate().collect();
+        pool.chunks_mut(&mut groups, 1, |_, groups| {
+            groups.iter_mut().for_each(|(index, (group, more))| fill(*index, group, more));
+        });
+        Ok(Self { layout: Layout::of(kind), rows, columns, group_bytes, data })
+    }
+
     /// As [`Self::load`] from bytes in memory.
     ///
     /// # Errors

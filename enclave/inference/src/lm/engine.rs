@@ -103,6 +103,8 @@ struct Running {
     generated: usize,
     /// Positions it may need in all.
     needs: usize,
+    /// Whether of its logits only the largest counts.
+    takes_largest: bool,
     patience: Patience,
 }
 
@@ -283,6 +285,7 @@ impl Engine {
                 }
             }
         }
+        let largest = planned.iter().all(|(index, ..)| self.running[*index].takes_largest);
         let mut steps = Vec::new();
         let mut plan = planned.iter().peekable();
         for (index, running) in self.running.iter_mut().enumerate() {
@@ -290,7 +293,10 @@ impl Engine {
                 steps.push(Step { sequence: &mut running.sequence, tokens, wanted: *wanted });
             }
         }
-        let logits = self.model.forward(&mut self.cache, &mut steps)?;
+        let logits = match largest {
+            true => self.model.forward_largest(&mut self.cache, &mut steps)?,
+            false => self.model.forward(&mut self.cache, &mut steps)?,
+        };
         self.counts.steps += 1;
         self.counts.computed += planned.iter().map(|(_, tokens, _)| tokens.len() as u64).sum::<u64>();
         let mut rows = logits.chunks_exact(self.model.architecture().vocab_size);
@@ -350,6 +356,9 @@ impl Engine {
             tokens.extend_from_slice(&request.prompt);
             debug_assert!(reused < tokens.len());
             self.counts.reused += reused as u64;
+            let takes_largest = request.sampling.takes_largest()
+                && request.logprobs.is_none()
+                && request.constraint.is_none();
             let patience = Patience::default();
             self.running.push(Running {
                 id,
@@ -359,6 +368,7 @@ impl Engine {
                 tokens,
                 generated: 0,
                 needs,
+                takes_largest,
                 patience,
             });
         }

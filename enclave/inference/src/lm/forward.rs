@@ -6,7 +6,7 @@ use super::kv_cache::{KvCache, Sequence};
 use super::model::{FeedForward, Layer, Model};
 use super::rope::Rope;
 use super::{Architecture, ModelError};
-use crate::arch::{Activations, Elementwise, Forms, Lines, Packed, matmul, product};
+use crate::arch::{Activations, Elementwise, Forms, Lines, Packed, Screen, matmul, product};
 
 /// For which tokens of a step logits are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,28 @@ impl Model {
     /// # Errors
     /// [`ModelError::Token`], [`ModelError::ContextFull`] or [`ModelError::CacheFull`]; the sequences are then as before.
     pub fn forward(&self, cache: &mut KvCache, steps: &mut [Step<'_>]) -> Result<Vec<f32>, ModelError> {
+        self.batch(cache, steps, false)
+    }
+
+    /// As [`Self::forward`], where only the largest logit of a token counts: others may be minus infinity. Faster where
+    /// the output matrix holds floats, see [`Options::screen`](super::Options::screen).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn forward_largest(
+        &self,
+        cache: &mut KvCache,
+        steps: &mut [Step<'_>],
+    ) -> Result<Vec<f32>, ModelError> {
+        self.batch(cache, steps, true)
+    }
+
+    fn batch(
+        &self,
+        cache: &mut KvCache,
+        steps: &mut [Step<'_>],
+        largest: bool,
+    ) -> Result<Vec<f32>, ModelError> {
         let a = &self.architecture;
         for step in steps.iter_mut() {
             let len = step.sequence.len.saturating_add(step.tokens.len());
@@ -75,14 +97,20 @@ impl Model {
             spans.push(Span { first, count, start: step.sequence.len, sequence: step.sequence });
             first += count;
         }
-        let logits = self.compute(cache, &tokens, &spans, &rows);
+        let logits = self.compute(cache, &tokens, &spans, (&rows, largest));
         for step in steps {
             step.sequence.len += step.tokens.len();
         }
         Ok(logits)
     }
 
-    fn compute(&self, cache: &mut KvCache, tokens: &[u32], spans: &[Span<'_>], rows: &[usize]) -> Vec<f32> {
+    fn compute(
+        &self,
+        cache: &mut KvCache,
+        tokens: &[u32],
+        spans: &[Span<'_>],
+        wanted: (&[usize], bool),
+    ) -> Vec<f32> {
         let a = &self.architecture;
         let f = Elementwise::new(self.path);
         let mut scratch = self.idle.take();
@@ -112,7 +140,7 @@ impl Model {
             self.attention(cache, index, layer, spans, rope, &mut x, &mut scratch);
             self.feed_forward(layer, &mut x, &mut scratch);
         }
-        let logits = self.logits(&x, rows, &mut scratch);
+        let logits = self.logits(&x, wanted, &mut scratch);
         scratch.x = x;
         self.idle.give_back(scratch);
         logits
@@ -311,20 +339,26 @@ impl Model {
         });
     }
 
-    fn logits(&self, x: &[f32], rows: &[usize], scratch: &mut Scratch) -> Vec<f32> {
+    /// Logits of some rows, or of each at least the largest.
+    fn logits(&self, x: &[f32], (rows, largest): (&[usize], bool), scratch: &mut Scratch) -> Vec<f32> {
         let a = &self.architecture;
         if rows.is_empty() {
             return Vec::new();
         }
-        let mut chosen = Vec::with_capacity(rows.len() * a.dim);
-        for row in rows {
-            chosen.extend_from_slice(&x[row * a.dim..(row + 1) * a.dim]);
-        }
+        let f = Elementwise::new(self.path);
+        let mut normed = vec![0.0; rows.len() * a.dim];
+        self.rows(&mut normed, a.dim, |i, out| {
+            f.rms_norm(&x[rows[i] * a.dim..(rows[i] + 1) * a.dim], &self.output_norm, a.epsilon, out);
+        });
         let weights = self.output.as_ref().unwrap_or(&self.embedding);
-        self.normalized(&mut scratch.activations, &chosen, &self.output_norm, &[weights]);
-        let mut logits = product(self.path, &self.pool, &scratch.activations, weights);
+        let screen = self.screen.as_ref().filter(|_| largest);
+        let forms = screen.map_or(Forms::of(&[weights]), |_| Screen::forms(weights));
+        let column = |i: usize| &normed[i * a.dim..(i + 1) * a.dim];
+        scratch.activations.take(self.path, &self.pool, (rows.len(), a.dim), forms, column);
+        let x = &scratch.activations;
+        let screened = screen.and_then(|screen| screen.largest(self.path, &self.pool, weights, x, &normed));
+        let mut logits = screened.unwrap_or_else(|| product(self.path, &self.pool, x, weights));
         if let Some(cap) = a.final_cap {
-            let f = Elementwise::new(self.path);
             self.rows(&mut logits, a.vocab_size, |_, row| f.soft_cap(row, cap));
         }
         logits

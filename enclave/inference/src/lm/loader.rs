@@ -112,12 +112,19 @@ impl<'a> Loader<'a> {
 
     /// Refuses memory that the file does not account for, before it is taken.
     fn charge(&mut self, name: &str, bytes: usize) -> Result<(), ModelError> {
-        self.bytes = self.bytes.saturating_add(bytes as u64);
-        if self.bytes > self.max {
-            let (bytes, max) = (self.bytes, self.max);
+        if !self.has_room(bytes) {
+            let (bytes, max) = (self.bytes.saturating_add(bytes as u64), self.max);
             return Err(ModelError::Inflated { name: name.to_owned(), bytes, max });
         }
         Ok(())
+    }
+
+    /// Takes so many bytes more, if what the file accounts for leaves them.
+    pub(crate) fn has_room(&mut self, bytes: usize) -> bool {
+        let with = self.bytes.saturating_add(bytes as u64);
+        let fits = with <= self.max;
+        self.bytes = if fits { with } else { self.bytes };
+        fits
     }
 
     pub(crate) fn matrix(&mut self, name: &str, columns: usize, rows: usize) -> Result<Packed, ModelError> {

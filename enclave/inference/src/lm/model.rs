@@ -11,7 +11,7 @@ use super::forward::Scratch;
 use super::loader::{GgufTensors, Loader, Tensors};
 use super::rope::Rope;
 use super::{KvCache, KvKind, ModelError};
-use crate::arch::{Packed, Path, Pool};
+use crate::arch::{Packed, Path, Pool, Screen};
 use crate::idle::Idle;
 
 /// Where the bytes of a file come from: a slice, a file, an opened sealed file.
@@ -43,13 +43,16 @@ pub struct Options {
     pub pool: Arc<Pool>,
     /// Instruction-set path.
     pub path: Path,
+    /// Whether an output matrix of floats is held in 8-bit codes as well, half as large again: where only the largest logit
+    /// counts, few rows of the matrix itself are read then.
+    pub screen: bool,
 }
 
 impl Options {
     /// New threads, the caller's included in their number, on the best path of this processor.
     #[must_use]
     pub fn new(threads: usize) -> Self {
-        Self { pool: Arc::new(Pool::new(threads)), path: Path::best() }
+        Self { pool: Arc::new(Pool::new(threads)), path: Path::best(), screen: true }
     }
 }
 
@@ -96,6 +99,7 @@ pub struct Model {
     pub(super) output_norm: Vec<f32>,
     /// Absent where the embedding serves as output matrix.
     pub(super) output: Option<Packed>,
+    pub(super) screen: Option<Screen>,
     pub(super) rope: Rope,
     pub(super) rope_local: Option<Rope>,
     pub(super) idle: Idle<Scratch>,
@@ -115,7 +119,7 @@ impl Model {
         tensors: &dyn Tensors,
         options: Options,
     ) -> Result<Self, ModelError> {
-        let Options { pool, path } = options;
+        let Options { pool, path, screen } = options;
         let mut loader = Loader::new(tensors, &pool);
         let embedding = loader.matrix("token_embd.weight", a.dim, a.vocab_size)?;
         let mut layers = Vec::new();
@@ -125,6 +129,11 @@ impl Model {
         let output_norm = loader.vector("output_norm.weight", a.dim)?;
         let output = loader.has("output.weight");
         let output = output.then(|| loader.matrix("output.weight", a.dim, a.vocab_size)).transpose()?;
+        let weights = output.as_ref().unwrap_or(&embedding);
+        // Logits that are capped can be alike though the products are not.
+        let screen = screen && a.final_cap.is_none();
+        let bytes = screen.then(|| Screen::bytes(weights)).flatten().filter(|bytes| loader.has_room(*bytes));
+        let screen = bytes.map(|_| Screen::new(path, &pool, weights)).transpose()?;
         let pairs = a.rope_dim / 2;
         let divisors = match a.rope_scaling {
             RopeScaling::Long { original, .. } => {
@@ -148,6 +157,7 @@ impl Model {
             layers,
             output_norm,
             output,
+            screen,
             rope,
             rope_local,
             idle,
@@ -164,6 +174,12 @@ impl Model {
     #[must_use]
     pub fn path(&self) -> Path {
         self.path
+    }
+
+    /// Whether [`Self::forward_largest`] has less to read than [`Self::forward`], see [`Options::screen`].
+    #[must_use]
+    pub fn is_screened(&self) -> bool {
+        self.screen.is_some()
     }
 
     /// A cache for `positions` tokens of all sequences together.

@@ -64,6 +64,15 @@ impl Default for Sampling {
     }
 }
 
+impl Sampling {
+    /// Whether it is the token with the largest logit of all, as the model gives them.
+    pub(super) fn takes_largest(&self) -> bool {
+        let penalties =
+            self.repetition_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0;
+        self.temperature <= 0.0 && !penalties && self.logit_bias.is_empty()
+    }
+}
+
 /// A token that may come next.
 #[derive(Debug, Clone, Copy)]
 struct Candidate {
@@ -352,6 +361,21 @@ mod tests {
         assert_eq!(tokens, [1, 3, 1, 3, 2]);
         let logit_bias = vec![(4, 100.0), (99, 1.0)];
         assert_eq!(Sampler::new(Sampling { logit_bias, ..Sampling::default() }).sample(&LOGITS), 4);
+    }
+
+    #[test]
+    fn whatever_changes_a_choice_needs_all_logits() {
+        let base = Sampling::default();
+        assert!(Sampling { penalty_window: 3, seed: 9, top_k: 5, ..base.clone() }.takes_largest());
+        for other in [
+            Sampling { temperature: 0.1, ..base.clone() },
+            Sampling { repetition_penalty: 1.1, ..base.clone() },
+            Sampling { presence_penalty: -0.1, ..base.clone() },
+            Sampling { frequency_penalty: 0.1, ..base.clone() },
+            Sampling { logit_bias: vec![(0, 0.0)], ..base },
+        ] {
+            assert!(!other.takes_largest(), "{other:?}");
+        }
     }
 
     #[test]

@@ -70,6 +70,9 @@ enum Verb {
         /// Repetitions.
         #[arg(short = 'r', default_value_t = 5)]
         repetitions: usize,
+        /// Of each token only what its largest logit needs, as where the likeliest token is always taken.
+        #[arg(long)]
+        greedy: bool,
     },
     /// How long requests that arrive together wait for their first tokens.
     Arrive {
@@ -146,8 +149,8 @@ impl Machine {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
-        Verb::Speed { run, n_prompt, n_gen, n_sequences, repetitions } => {
-            speed::speed(&run, n_prompt, n_gen, n_sequences.max(1), repetitions.max(1))
+        Verb::Speed { run, n_prompt, n_gen, n_sequences, repetitions, greedy } => {
+            speed::speed(&run, (n_prompt, n_gen, n_sequences.max(1)), repetitions.max(1), greedy)
         }
         Verb::Arrive { run, n_prompt, n_gen, n_sequences, repetitions } => {
             arrive::arrive(&run, n_prompt.max(1), n_gen.max(1), n_sequences.max(1), repetitions.max(1))

@@ -84,8 +84,8 @@ fn generate(
     model: &Model,
     cache: &mut KvCache,
     tokens: &mut Tokens,
-    n: usize,
-    n_sequences: usize,
+    (n, n_sequences): (usize, usize),
+    greedy: bool,
 ) -> Result<Rate, AnyError> {
     let mut sequences: Vec<Sequence> = (0..n_sequences).map(|_| Sequence::default()).collect();
     let watch = Watch::start();
@@ -96,7 +96,11 @@ fn generate(
             .zip(next.chunks(1))
             .map(|(sequence, tokens)| Step { sequence, tokens, wanted: Wanted::Last })
             .collect();
-        model.forward(cache, &mut steps)?;
+        if greedy {
+            model.forward_largest(cache, &mut steps)?;
+        } else {
+            model.forward(cache, &mut steps)?;
+        }
     }
     let rate = watch.rate(n * n_sequences);
     sequences.into_iter().for_each(|sequence| cache.release(sequence));
@@ -105,10 +109,9 @@ fn generate(
 
 pub(crate) fn speed(
     run: &Run,
-    n_prompt: usize,
-    n_gen: usize,
-    n_sequences: usize,
+    (n_prompt, n_gen, n_sequences): (usize, usize, usize),
     repetitions: usize,
+    greedy: bool,
 ) -> Result<Value, AnyError> {
     let start = Instant::now();
     let model = file::load(run)?;
@@ -130,7 +133,7 @@ pub(crate) fn speed(
                 prompt(&model, &mut cache, &tokens.take(n_prompt))?
             } else {
                 let n = if repetition == 0 { n_gen.min(4) } else { n_gen };
-                generate(&model, &mut cache, &mut tokens, n, n_sequences)?
+                generate(&model, &mut cache, &mut tokens, (n, n_sequences), greedy)?
             };
             if repetition > 0 {
                 samples.push(sample);
@@ -142,6 +145,8 @@ pub(crate) fn speed(
             "n_prompt": n_prompt,
             "n_gen": n_gen,
             "n_sequences": if n_gen == 0 { 1 } else { n_sequences },
+            "greedy": greedy,
+            "screened": model.is_screened(),
             "n_threads": run.machine.threads,
             "avg_ts": average,
             "samples_ts": samples.iter().map(|rate| rate.wall).collect::<Vec<_>>(),
