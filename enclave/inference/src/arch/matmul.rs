@@ -108,10 +108,16 @@ pub(super) fn float_layout_tile(
             unsafe { super::avx2::floats(layout, group, x, sums) }
         }),
         #[cfg(target_arch = "x86_64")]
+        Kind::Avx512 if path.fours(columns) => {
+            let sums: &mut [_; 16] = sums.first_chunk_mut().expect("a sum for each column");
+            // SAFETY: as above.
+            unsafe { super::avx512::floats::<16, 12>(layout, group, x, sums) }
+        }
+        #[cfg(target_arch = "x86_64")]
         Kind::Avx512 => with_columns!(columns, |N| {
             let sums: &mut [_; N] = sums.first_chunk_mut().expect("a sum for each column");
             // SAFETY: as above.
-            unsafe { super::avx512::floats(layout, group, x, sums) }
+            unsafe { super::avx512::floats::<N, N>(layout, group, x, sums) }
         }),
     });
 }

@@ -81,6 +81,13 @@ impl Path {
         !self.tiles
     }
 
+    /// Whether one group of floats takes the numbers of four of its columns with one load: with 16, two loads in a cycle are
+    /// the limit. Not on CPUs with AMX, whose shuffles share a port with half of the products; not measured there.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn fours(self, columns: usize) -> bool {
+        columns == 16 && self.loads_once()
+    }
+
     /// Whether two groups of integers are computed at once in batches of several tiles: not on CPUs with AMX, which have
     /// tiles for long ones.
     pub(super) fn integer_pairs(self) -> bool {

@@ -418,7 +418,21 @@ vectors! {
         _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(load_half(w))))
     }
 
-    fn one<const N: usize, const BYTES: usize>(
+    /// Each of four numbers in all lanes.
+    fn of_each(x: &[f32; 4]) -> [__m512; 4] {
+        // SAFETY: four floats are there; the load needs no alignment.
+        let mut all = _mm512_broadcast_f32x4(unsafe { _mm_loadu_ps(x.as_ptr()) });
+        // SAFETY: a comment is assembled, so that the compiler does not load each of them after all.
+        unsafe { asm!("/* {0} */", inout(zmm_reg) all, options(pure, nomem, nostack, preserves_flags)) };
+        [
+            _mm512_permute_ps::<0x00>(all),
+            _mm512_permute_ps::<0x55>(all),
+            _mm512_permute_ps::<0xaa>(all),
+            _mm512_permute_ps::<0xff>(all),
+        ]
+    }
+
+    fn one<const N: usize, const L: usize, const BYTES: usize>(
         group: &[u8],
         x: &[f32],
         widen: impl Fn(&[u8; BYTES]) -> __m512,
@@ -428,8 +442,14 @@ vectors! {
         for (w, x) in group.as_chunks().0.iter().zip(x.as_chunks::<N>().0) {
             let w = widen(w);
             let x = apart(x);
-            for n in 0..N {
+            for n in 0..L {
                 total[n] = _mm512_fmadd_ps(w, _mm512_set1_ps(x[n]), total[n]);
+            }
+            if L < N {
+                let numbers = of_each(x[L..].first_chunk().expect("four more columns"));
+                for n in L..N {
+                    total[n] = _mm512_fmadd_ps(w, numbers[n - L], total[n]);
+                }
             }
         }
         store_sums(out, &total);
@@ -462,11 +482,12 @@ vectors! {
         store_all(ends, &total);
     }
 
-    pub(super) fn floats<const N: usize>(layout: Layout, group: &[u8], x: &[f32], out: &mut Sums<N>) {
+    /// `out[n] += group . column n` for a tile of a float layout; numbers of the last `N - L` columns come with one load.
+    pub(super) fn floats<const N: usize, const L: usize>(layout: Layout, group: &[u8], x: &[f32], out: &mut Sums<N>) {
         match layout {
-            Layout::F16 => one(group, x, |w| stream_halves(w), out),
-            Layout::Bf16 => one(group, x, |w| of_bf16(w), out),
-            _ => one(group, x, |w| of_f32(w), out),
+            Layout::F16 => one::<N, L, _>(group, x, |w| stream_halves(w), out),
+            Layout::Bf16 => one::<N, L, _>(group, x, |w| of_bf16(w), out),
+            _ => one::<N, L, _>(group, x, |w| of_f32(w), out),
         }
     }
 }
