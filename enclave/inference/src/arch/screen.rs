@@ -12,6 +12,7 @@ use super::blocks::widen;
 use super::ends::Ends;
 use super::lanes::Elementwise;
 use super::matmul::{MAX_COLUMNS, product, tile_of_groups};
+use super::memory::wipe;
 use super::packed::{Layout, PackError, Packed};
 use super::path::Path;
 use super::pool::Pool;
@@ -38,7 +39,7 @@ pub struct Screen {
 }
 
 /// How far products of 16 rows can be from those of their copies, in parts of a column's [`Lengths`].
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Bounds {
     by_len: [f32; LANES],
     by_loss: [f32; LANES],
@@ -62,6 +63,13 @@ pub struct Lengths {
 impl std::fmt::Debug for Screen {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Screen({:?})", self.copy)
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // They tell lengths of the owner's rows.
+        wipe(&mut self.bounds);
     }
 }
 
@@ -115,6 +123,7 @@ impl Screen {
             Bounds { by_len: with_rounding(lost), by_loss: with_rounding(kept) }
         });
         let bounds = bounds.collect();
+        wipe(&mut squares);
         Ok(Self { copy, bounds, longest })
     }
 
