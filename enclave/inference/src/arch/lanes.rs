@@ -284,7 +284,7 @@ on_paths! {
         }
     }
 
-    /// Makes a block of [`Layout::Q8`] of `[32][16]` floats in native order of bytes. Adds the squares of what it lacks to
+    /// Makes a block of `Layout::Q8` of `[32][16]` floats in native order of bytes. Adds the squares of what it lacks to
     /// `lost`, lane by lane, and its own to `kept`; where something is no number, these are none.
     ///
     /// # Panics
