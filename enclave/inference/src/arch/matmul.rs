@@ -123,7 +123,7 @@ pub(super) fn float_layout_tile(
 }
 
 /// [`float_layout_tile`] for two groups, at once where there is a kernel for that.
-pub(super) fn float_pair_tile(
+fn float_pair_tile(
     path: Path,
     layout: Layout,
     groups: [&[u8]; 2],
@@ -142,6 +142,24 @@ pub(super) fn float_pair_tile(
     }
     for (group, ends) in groups.into_iter().zip(ends.apart()) {
         float_layout_tile(path, layout, group, x, columns, ends);
+    }
+}
+
+/// [`float_layout_tile`] for one or two groups.
+pub(super) fn float_groups(
+    path: Path,
+    layout: Layout,
+    (one, two): (&[u8], Option<&[u8]>),
+    x: &[f32],
+    columns: usize,
+    ends: Ends<'_, 2>,
+) {
+    match two {
+        None => {
+            let [ends, _] = ends.apart();
+            float_layout_tile(path, layout, one, x, columns, ends);
+        }
+        Some(two) => float_pair_tile(path, layout, [one, two], x, columns, ends),
     }
 }
 
@@ -229,14 +247,7 @@ pub(super) fn tile_of_groups(
 ) {
     let columns = x.width(tile);
     if layout.is_float() {
-        let x = x.floats(tile, rows);
-        match two {
-            None => {
-                let [ends, _] = ends.apart();
-                float_layout_tile(path, layout, one, x, columns, ends);
-            }
-            Some(two) => float_pair_tile(path, layout, [one, two], x, columns, ends),
-        }
+        float_groups(path, layout, (one, two), x.floats(tile, rows), columns, ends);
     } else {
         // A single tile takes weights from memory, and one long stream of them: pairs were 0.88 to 0.92 as fast there.
         let several = x.tiles() > 1;

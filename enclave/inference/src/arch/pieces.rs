@@ -6,7 +6,7 @@ use super::LANES;
 #[cfg(target_arch = "x86_64")]
 use super::avx512::pair::{self, Pairs};
 use super::ends::{Ends, Place};
-use super::matmul::{MAX_COLUMNS, float_layout_tile, float_pair_tile};
+use super::matmul::{MAX_COLUMNS, float_groups, float_layout_tile};
 use super::packed::Layout;
 use super::path::Path;
 
@@ -93,7 +93,8 @@ impl<'a> Pieces<'a> {
         for (index, pieces) in self.pieces.chunks(2).enumerate() {
             let place = to.place(2 * index, pieces.len());
             let ends = ends(&mut sums, to.count, true, Some(place));
-            tiles(path, self.layout, pieces, x, to.count, ends);
+            let groups = (pieces[0], pieces.get(1).copied());
+            float_groups(path, self.layout, groups, x, to.count, ends);
         }
     }
 
@@ -123,9 +124,9 @@ impl<'a> Pieces<'a> {
             for (index, (piece, x)) in self.pieces.iter().zip(x).enumerate() {
                 let last = index + 1 == self.pieces.len();
                 let ends = ends(&mut sums, to.count, index == 0, last.then_some(place));
-                let blocks = [0, 1].map(|i| piece.get((block + i) * len..).and_then(|rest| rest.get(..len)));
-                let blocks = blocks.map(Option::unwrap_or_default);
-                tiles(path, self.layout, &blocks[..count], x, to.count, ends);
+                let of = |block: usize| &piece[block * len..][..len];
+                let groups = (of(block), (count == 2).then(|| of(block + 1)));
+                float_groups(path, self.layout, groups, x, to.count, ends);
             }
         }
     }
@@ -139,18 +140,6 @@ fn ends(
 ) -> Ends<'_, 2> {
     let [one, two] = sums;
     Ends { kept: [&mut one[..columns], &mut two[..columns]], fresh, to }
-}
-
-/// One or two groups with all columns.
-fn tiles(path: Path, layout: Layout, groups: &[&[u8]], x: &[f32], columns: usize, ends: Ends<'_, 2>) {
-    match groups {
-        &[one, two] => float_pair_tile(path, layout, [one, two], x, columns, ends),
-        groups => {
-            for (group, ends) in groups.iter().zip(ends.apart()) {
-                float_layout_tile(path, layout, group, x, columns, ends);
-            }
-        }
-    }
 }
 
 #[cfg(test)]

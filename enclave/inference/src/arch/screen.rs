@@ -1,8 +1,8 @@
 //! The largest products of a matrix of floats, without reading most of it.
 //!
 //! A copy in 8-bit codes is multiplied in its place; of 16-bit floats it has half the bytes. What a row of the copy lacks
-//! bounds how far its product can be from the row's own. Rows that cannot have the largest product are ruled out by that,
-//! which leaves a few dozen, and these are computed as they are otherwise: the largest product is the same, bit for bit.
+//! bounds how far its product can be from the row's own. Rows that cannot have the largest product are ruled out by that; the
+//! groups of the few that are left are computed as they are otherwise: the largest product is the same, bit for bit.
 //! Why 8 bits, and only of floats: `docs/decisions/0019-screened-output-matrix.md`.
 
 use adyton_model::quant::TensorType;

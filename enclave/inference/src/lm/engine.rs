@@ -56,6 +56,13 @@ pub struct Request {
     pub constraint: Option<Constraint>,
 }
 
+impl Request {
+    /// Whether of a token's logits only the largest counts.
+    fn takes_largest(&self) -> bool {
+        self.sampling.takes_largest() && self.logprobs.is_none() && self.constraint.is_none()
+    }
+}
+
 /// Number of a request within its engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(u64);
@@ -103,8 +110,6 @@ struct Running {
     generated: usize,
     /// Positions it may need in all.
     needs: usize,
-    /// Whether of its logits only the largest counts.
-    takes_largest: bool,
     patience: Patience,
 }
 
@@ -285,7 +290,7 @@ impl Engine {
                 }
             }
         }
-        let largest = planned.iter().all(|(index, ..)| self.running[*index].takes_largest);
+        let largest = planned.iter().all(|(index, ..)| self.running[*index].request.takes_largest());
         let mut steps = Vec::new();
         let mut plan = planned.iter().peekable();
         for (index, running) in self.running.iter_mut().enumerate() {
@@ -356,9 +361,6 @@ impl Engine {
             tokens.extend_from_slice(&request.prompt);
             debug_assert!(reused < tokens.len());
             self.counts.reused += reused as u64;
-            let takes_largest = request.sampling.takes_largest()
-                && request.logprobs.is_none()
-                && request.constraint.is_none();
             let patience = Patience::default();
             self.running.push(Running {
                 id,
@@ -368,7 +370,6 @@ impl Engine {
                 tokens,
                 generated: 0,
                 needs,
-                takes_largest,
                 patience,
             });
         }

@@ -43,8 +43,8 @@ pub struct Options {
     pub pool: Arc<Pool>,
     /// Instruction-set path.
     pub path: Path,
-    /// Whether an output matrix of floats is held in 8-bit codes as well, half as large again: where only the largest logit
-    /// counts, few rows of the matrix itself are read then.
+    /// Whether an output matrix of floats is held in 8-bit codes as well, one of 16 bits half as large again: where only the
+    /// largest logit counts, few rows of the matrix itself are read then.
     pub screen: bool,
 }
 
