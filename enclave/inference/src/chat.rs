@@ -5,18 +5,25 @@
 //! text over and over takes memory until then). What a client wrote is inserted as text; whether control tokens inside
 //! it count is decided when tokenising, piece by piece, see [`ChatTemplate::render`].
 
+use std::fmt;
 use std::io;
 
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use serde::Serialize;
 
-/// One turn of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// One turn of a conversation. `Debug` tells how long it is, never what was said.
+#[derive(Clone, PartialEq, Eq, Serialize)]
 pub struct Message {
     /// `system`, `user`, `assistant` or `tool`.
     pub role: String,
     /// What was said.
     pub content: String,
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Message({} bytes)", self.content.len())
+    }
 }
 
 /// Why a conversation could not be written.
@@ -85,10 +92,15 @@ pub struct ChatContext<'a> {
     pub today: &'a str,
 }
 
-/// A compiled template.
-#[derive(Debug)]
+/// A compiled template. `Debug` does not tell it: it may be its owner's.
 pub struct ChatTemplate {
     environment: Environment<'static>,
+}
+
+impl fmt::Debug for ChatTemplate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ChatTemplate")
+    }
 }
 
 impl ChatTemplate {

@@ -15,9 +15,10 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use adyton_inference::arch::Path;
+use adyton_inference::chat::Message;
 use adyton_inference::lm::{
-    Engine, EngineOptions, Event, Finish, KvKind, Model, ModelError, Options, Request, Sampling, Sequence,
-    Source, Step, Wanted,
+    Engine, EngineOptions, Event, Finish, KvKind, Model, ModelError, Options, Request, Sampler, Sampling,
+    Sequence, Source, Step, StopStrings, Wanted,
 };
 use adyton_model::gguf::Gguf;
 use common::{FAMILIES, VOCAB, tiny};
@@ -377,6 +378,56 @@ fn logprobs_follow_their_tokens() {
             assert!(logprobs.chosen < 0.0 && logprobs.top.is_sorted_by(|a, b| a.1 >= b.1));
         }
     }
+}
+
+/// Whoever writes one of these into a log writes no weight, prompt or answer: other secrets of the same size read alike.
+#[test]
+fn debug_tells_no_secret() {
+    let seen = |other: bool| {
+        let mut bytes = tiny("llama", false);
+        let gguf = Gguf::parse(&bytes, bytes.len() as u64).unwrap();
+        let weights: Vec<Range<u64>> =
+            gguf.tensors().iter().map(|tensor| tensor.start..tensor.start + tensor.len_bytes).collect();
+        for range in weights.iter().filter(|_| other) {
+            bytes[range.start as usize..range.end as usize].reverse();
+            bytes[range.start as usize..range.end as usize]
+                .as_chunks_mut::<4>()
+                .0
+                .iter_mut()
+                .for_each(|x| x.reverse());
+        }
+        let model = load(&bytes, Options::default()).unwrap();
+        let mut texts = vec![format!("{model:?}")];
+        let mut engine = Engine::new(model, EngineOptions { positions: 64, ..EngineOptions::default() });
+        let prompt = if other { vec![5, 6, 7, 8] } else { vec![80, 81, 82, 83] };
+        let request = Request { logprobs: Some(2), ..request(&prompt, 5) };
+        texts.push(format!("{request:?}"));
+        engine.submit(request).unwrap();
+        let mut tokens = Vec::new();
+        for _ in 0..5 {
+            for event in engine.step().unwrap() {
+                texts.push(format!("{event:?}"));
+                if let Event::Token(_, token, Some(logprobs)) = event {
+                    tokens.push(token);
+                    texts.push(format!("{logprobs:?}"));
+                }
+            }
+            texts.push(format!("{engine:?}"));
+        }
+        let (mut sequence, mut sampler) = (Sequence::default(), Sampler::new(Sampling::default()));
+        sampler.accept(prompt[0]);
+        let step = Step { sequence: &mut sequence, tokens: &prompt, wanted: Wanted::Last };
+        texts.extend([format!("{step:?}"), format!("{sampler:?}")]);
+        let word = if other { "melon" } else { "apple" };
+        let mut stops = StopStrings::new([format!("{word}s")]);
+        stops.push(word);
+        let message = Message { role: "user".into(), content: word.into() };
+        texts.extend([format!("{stops:?}"), format!("{message:?}")]);
+        (texts, tokens)
+    };
+    let (one, another) = (seen(false), seen(true));
+    assert_ne!(one.1, another.1, "the secrets differ");
+    assert_eq!(one.0, another.0);
 }
 
 #[test]

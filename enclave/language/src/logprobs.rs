@@ -10,7 +10,7 @@ use crate::Form;
 const NEVER: f64 = -9999.0;
 
 /// The tokens that belong to the next bytes of an answer.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Likely {
     tokens: Vec<(u32, Logprobs)>,
     /// Characters of the tokens before them.

@@ -1,6 +1,7 @@
 //! The thread that owns the engine: takes requests, steps while there are any, hands tokens out.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -9,7 +10,8 @@ use std::thread;
 use adyton_inference::lm::{Engine, Event, Finish, Logprobs, Request, RequestId};
 
 /// What is told of an answer. One whose telling ends without [`Piece::Finished`] was broken off.
-#[derive(Debug, Clone)]
+/// `Debug` tells no token.
+#[derive(Clone)]
 pub enum Piece {
     /// The next token, and how likely it was where the request wants to know.
     Token(u32, Option<Logprobs>),
@@ -17,6 +19,16 @@ pub enum Piece {
     Finished(Finish),
     /// The engine failed.
     Failed,
+}
+
+impl fmt::Debug for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Token(_, logprobs) => write!(f, "Token({logprobs:?})"),
+            Self::Finished(finish) => write!(f, "Finished({finish:?})"),
+            Self::Failed => f.write_str("Failed"),
+        }
+    }
 }
 
 /// Takes the pieces of one answer, and says whether anybody still wants them. Dropped with the last one.

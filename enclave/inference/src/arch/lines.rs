@@ -2,10 +2,11 @@
 //!
 //! They are computed from prompts, and wiped before their memory is given back.
 
+use std::fmt;
+
 use super::memory::wipe;
 
 /// A growing row of `u32` or `f32` in whole lines.
-#[derive(Debug)]
 pub(crate) struct Lines<T: Number> {
     lines: Vec<Line<T>>,
     len: usize,
@@ -26,6 +27,12 @@ impl Number for f32 {}
 impl<T: Number> Default for Lines<T> {
     fn default() -> Self {
         Self { lines: Vec::new(), len: 0 }
+    }
+}
+
+impl<T: Number> fmt::Debug for Lines<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Lines({} numbers)", self.len)
     }
 }
 

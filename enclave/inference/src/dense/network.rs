@@ -1,5 +1,7 @@
 //! A dense network ready to run.
 
+use std::fmt;
+
 use adyton_model::dense::{
     Activation, Affine, DenseError, DenseModel, Kernel, Layer, Preprocessing, Standardize,
 };
@@ -46,8 +48,9 @@ pub struct RowError {
     pub what: &'static str,
 }
 
-/// A dense network: weights laid out for the kernels, batch normalisation folded in.
-#[derive(Debug, Clone)]
+/// A dense network: weights laid out for the kernels, batch normalisation folded in. `Debug` tells its shape, never its
+/// weights.
+#[derive(Clone)]
 pub struct Network {
     inputs: usize,
     outputs: usize,
@@ -56,13 +59,26 @@ pub struct Network {
     layers: Vec<Layer>,
 }
 
-/// Working memory of a forward pass, reusable between calls and networks. Wiped on drop: it holds clients' data.
-#[derive(Debug, Default)]
+/// Working memory of a forward pass, reusable between calls and networks. Wiped on drop: it holds clients' data, which
+/// `Debug` does not tell either.
+#[derive(Default)]
 pub struct Scratch {
     front: Vec<f32>,
     back: Vec<f32>,
     quantized: Vec<i8>,
     sums: Vec<i32>,
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Network({} to {} in {} layers)", self.inputs, self.outputs, self.layers.len())
+    }
+}
+
+impl fmt::Debug for Scratch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Scratch")
+    }
 }
 
 impl Scratch {

@@ -46,7 +46,6 @@ thread_local! {
 }
 
 /// What one layer's attention needs.
-#[derive(Debug)]
 pub(crate) struct Attention<'a> {
     pub(crate) path: Path,
     pub(crate) architecture: &'a Architecture,

@@ -6,6 +6,7 @@
 //! one tenant, so that nobody learns from timing what another asked.
 
 use std::collections::VecDeque;
+use std::fmt;
 
 use zeroize::Zeroizing;
 
@@ -37,8 +38,8 @@ impl Default for EngineOptions {
     }
 }
 
-/// What is asked of an engine.
-#[derive(Debug, Clone)]
+/// What is asked of an engine. `Debug` tells how much that is, never what.
+#[derive(Clone)]
 pub struct Request {
     /// Whose request it is. Only requests of one tenant share computed prefixes.
     pub tenant: u64,
@@ -54,6 +55,12 @@ pub struct Request {
     pub logprobs: Option<usize>,
     /// What the answer has to follow.
     pub constraint: Option<Constraint>,
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Request({} tokens, {} more at most)", self.prompt.len(), self.max_tokens)
+    }
 }
 
 impl Request {
@@ -81,8 +88,9 @@ pub enum Finish {
     Grammar,
 }
 
-/// How likely tokens were, natural logarithms of the model's own probabilities, before any penalty or truncation.
-#[derive(Debug, Clone, PartialEq)]
+/// How likely tokens were, natural logarithms of the model's own probabilities, before any penalty or truncation. `Debug`
+/// tells how many there are, never which.
+#[derive(Clone, PartialEq)]
 pub struct Logprobs {
     /// Of the token chosen.
     pub chosen: f64,
@@ -90,8 +98,14 @@ pub struct Logprobs {
     pub top: Vec<(u32, f64)>,
 }
 
-/// What a step brought.
-#[derive(Debug, Clone, PartialEq)]
+impl fmt::Debug for Logprobs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Logprobs({} tokens)", self.top.len())
+    }
+}
+
+/// What a step brought. `Debug` tells of whom a token is, never which.
+#[derive(Clone, PartialEq)]
 pub enum Event {
     /// The next token of an answer, and how likely it was where the request wants to know.
     Token(RequestId, u32, Option<Logprobs>),
@@ -99,7 +113,15 @@ pub enum Event {
     Finished(RequestId, Finish),
 }
 
-#[derive(Debug)]
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Token(id, _, logprobs) => write!(f, "Token({id:?}, {logprobs:?})"),
+            Self::Finished(id, finish) => write!(f, "Finished({id:?}, {finish:?})"),
+        }
+    }
+}
+
 struct Running {
     id: RequestId,
     request: Request,
@@ -150,15 +172,13 @@ pub struct Counts {
 }
 
 /// Keys and values of an ended conversation.
-#[derive(Debug)]
 struct Kept {
     tenant: u64,
     tokens: Zeroizing<Vec<u32>>,
     sequence: Sequence,
 }
 
-/// A model with its requests.
-#[derive(Debug)]
+/// A model with its requests. `Debug` tells how many, never what they are.
 pub struct Engine {
     model: Model,
     cache: KvCache,
@@ -168,6 +188,13 @@ pub struct Engine {
     kept: VecDeque<Kept>,
     next: u64,
     counts: Counts,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (waiting, running) = (self.waiting.len(), self.running.len());
+        write!(f, "Engine({:?}, {waiting} requests wait, {running} run, {:?})", self.model, self.counts)
+    }
 }
 
 /// The shortest run of tokens that is looked up, tokens.

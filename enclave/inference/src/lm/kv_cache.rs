@@ -5,6 +5,7 @@
 //! that the float kernels read. Pages are zeroed when they are given back and when they are dropped: nothing of a prompt
 //! stays behind.
 
+use std::fmt;
 use std::str::FromStr;
 
 use serde::Deserialize;
@@ -40,7 +41,6 @@ impl FromStr for KvKind {
 pub(super) const BLOCK: usize = 32;
 
 /// One page.
-#[derive(Debug)]
 pub(super) enum Page {
     F32(Box<[f32]>),
     F16(Box<[u16]>),
@@ -81,8 +81,7 @@ impl Drop for Page {
     }
 }
 
-/// Pages of all sequences of one model.
-#[derive(Debug)]
+/// Pages of all sequences of one model. `Debug` tells how many there are, never what they hold.
 pub struct KvCache {
     kind: KvKind,
     head_dim: usize,
@@ -91,6 +90,13 @@ pub struct KvCache {
     max_pages: usize,
     pub(super) pages: Vec<Page>,
     free: Vec<usize>,
+}
+
+impl fmt::Debug for KvCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (pages, free) = (self.pages.len(), self.free.len());
+        write!(f, "KvCache({:?}, {pages} pages of {}, {free} of them free)", self.kind, self.max_pages)
+    }
 }
 
 /// The positions of one conversation. Give it back with [`KvCache::release`].

@@ -1,5 +1,6 @@
 //! Weights of a model, read and packed.
 
+use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
@@ -64,7 +65,6 @@ impl Default for Options {
 }
 
 /// Feed-forward matrices of a layer.
-#[derive(Debug)]
 pub(super) enum FeedForward {
     /// Gate and up (or both in one), then down.
     Dense { gate_up: Vec<Packed>, down: Packed },
@@ -73,7 +73,6 @@ pub(super) enum FeedForward {
 }
 
 /// One transformer layer.
-#[derive(Debug)]
 pub(super) struct Layer {
     pub(super) attention_norm: Vec<f32>,
     pub(super) qkv: Vec<Packed>,
@@ -88,8 +87,7 @@ pub(super) struct Layer {
     pub(super) post_ffn_norm: Option<Vec<f32>>,
 }
 
-/// A model that can be run.
-#[derive(Debug)]
+/// A model that can be run. `Debug` tells how it is wired, never its weights.
 pub struct Model {
     pub(super) architecture: Architecture,
     pub(super) path: Path,
@@ -103,6 +101,13 @@ pub struct Model {
     pub(super) rope: Rope,
     pub(super) rope_local: Option<Rope>,
     pub(super) idle: Idle<Scratch>,
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { architecture, path, .. } = self;
+        write!(f, "Model({architecture:?}, {path})")
+    }
 }
 
 impl Model {

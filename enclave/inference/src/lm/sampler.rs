@@ -5,6 +5,7 @@
 //! a token is a function of (logits, parameters, seed, tokens before).
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 
 use crate::dense::math::{exp, ln};
 
@@ -74,20 +75,26 @@ impl Sampling {
 }
 
 /// A token that may come next.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 struct Candidate {
     token: u32,
     logit: f32,
     p: f64,
 }
 
-/// Chooses tokens of one sequence.
-#[derive(Debug, Clone)]
+/// Chooses tokens of one sequence. `Debug` tells none of them.
+#[derive(Clone)]
 pub struct Sampler {
     sampling: Sampling,
     recent: VecDeque<u32>,
     state: u64,
     mu: f64,
+}
+
+impl fmt::Debug for Sampler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sampler")
+    }
 }
 
 impl Sampler {

@@ -1,11 +1,20 @@
 //! Strings that end an answer.
 
-/// Watches text as it comes. What may be the beginning of a stop string is held back until it is clear.
-#[derive(Debug, Clone)]
+use std::fmt;
+
+/// Watches text as it comes. What may be the beginning of a stop string is held back until it is clear. `Debug`
+/// tells no text.
+#[derive(Clone)]
 pub struct StopStrings {
     stops: Vec<String>,
     held: String,
     stopped: bool,
+}
+
+impl fmt::Debug for StopStrings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StopStrings({} strings)", self.stops.len())
+    }
 }
 
 impl StopStrings {

@@ -1,5 +1,7 @@
 //! Tokens back to text, also one at a time.
 
+use std::fmt;
+
 use super::Tokenizer;
 use super::bpe;
 use super::vocabulary::{TokenKind, byte_of};
@@ -35,12 +37,18 @@ pub(super) fn token_bytes(tokenizer: &Tokenizer, token: u32, special: bool) -> V
 }
 
 /// Turns tokens into text as they come. What is given out is always whole characters: bytes that may still become one
-/// wait, bytes that cannot become one turn into U+FFFD.
-#[derive(Debug, Clone, Default)]
+/// wait, bytes that cannot become one turn into U+FFFD. `Debug` tells how many wait.
+#[derive(Clone, Default)]
 pub struct Detokenizer {
     waiting: Vec<u8>,
     special: bool,
     started: bool,
+}
+
+impl fmt::Debug for Detokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Detokenizer({} bytes wait)", self.waiting.len())
+    }
 }
 
 impl Detokenizer {

@@ -1,5 +1,7 @@
 //! Layers of a dense model, and merging of affine layers into dense ones.
 
+use std::fmt;
+
 use zeroize::Zeroize as _;
 
 use super::preprocessing::verify_vector;
@@ -16,8 +18,8 @@ pub enum Layer {
     Activation(Activation),
 }
 
-/// `y[j] = sum_i x[i] * kernel[i, j] + bias[j]`.
-#[derive(Debug, Clone, PartialEq)]
+/// `y[j] = sum_i x[i] * kernel[i, j] + bias[j]`. `Debug` tells its shape, never its weights.
+#[derive(Clone, PartialEq)]
 pub struct Dense {
     /// Width of the row that comes in.
     pub inputs: usize,
@@ -43,8 +45,8 @@ pub enum Kernel {
     },
 }
 
-/// `y[j] = x[j] * scale[j] + shift[j]`.
-#[derive(Debug, Clone, PartialEq)]
+/// `y[j] = x[j] * scale[j] + shift[j]`. `Debug` tells its width, never its weights.
+#[derive(Clone, PartialEq)]
 pub struct Affine {
     /// `[width]`.
     pub scale: Vec<f32>,
@@ -52,8 +54,20 @@ pub struct Affine {
     pub shift: Vec<f32>,
 }
 
-impl std::fmt::Debug for Kernel {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Dense {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Dense({} to {}, {:?})", self.inputs, self.outputs, self.kernel)
+    }
+}
+
+impl fmt::Debug for Affine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Affine({} wide)", self.scale.len())
+    }
+}
+
+impl fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let element = if matches!(self, Self::F32(_)) { "f32" } else { "int8" };
         write!(f, "Kernel({} {element} weights)", self.len())
     }

@@ -1,9 +1,12 @@
 //! What is done to raw features before the first layer.
 
+use std::fmt;
+
 use super::DenseError;
 
-/// Per-feature preprocessing: missing values first, then `(x - mean) / scale`.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// Per-feature preprocessing: missing values first, then `(x - mean) / scale`. `Debug` tells which steps there are, never
+/// their numbers, which come from the data of training.
+#[derive(Clone, Default, PartialEq)]
 pub struct Preprocessing {
     /// `[inputs]` values that replace NaN, or nothing: then NaN is refused.
     pub impute: Option<Vec<f32>>,
@@ -11,13 +14,26 @@ pub struct Preprocessing {
     pub standardize: Option<Standardize>,
 }
 
-/// `(x - mean) / scale` for each feature.
-#[derive(Debug, Clone, PartialEq)]
+/// `(x - mean) / scale` for each feature. `Debug` tells how many, never the numbers.
+#[derive(Clone, PartialEq)]
 pub struct Standardize {
     /// `[inputs]` in the feature's own unit.
     pub mean: Vec<f32>,
     /// `[inputs]`, above zero, in the feature's own unit.
     pub scale: Vec<f32>,
+}
+
+impl fmt::Debug for Preprocessing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let imputes = self.impute.is_some();
+        write!(f, "Preprocessing(imputes: {imputes}, {:?})", self.standardize)
+    }
+}
+
+impl fmt::Debug for Standardize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Standardize({} features)", self.mean.len())
+    }
 }
 
 impl Preprocessing {
