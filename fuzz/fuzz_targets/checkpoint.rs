@@ -2,7 +2,7 @@
 #![no_main]
 use adyton_inference::tokenizer::{Encode, Tokenizer};
 use adyton_model::checkpoint::{LanguageConfig, Shard, ShardIndex};
-use adyton_model::encoder::WordPieceFile;
+use adyton_model::encoder::{EncoderConfig, PoolingFile};
 use adyton_model::tokenizer::TokenizerFile;
 use libfuzzer_sys::fuzz_target;
 
@@ -23,10 +23,8 @@ fuzz_target!(|input: (u8, &str, &[u8])| {
             }
         }
         1 => {
-            let read = WordPieceFile::from_json(bytes).ok();
-            if let Some(tokenizer) = read.and_then(|file| Tokenizer::from_word_piece(&file).ok()) {
-                apply(&tokenizer, text);
-            }
+            drop(EncoderConfig::from_json(bytes));
+            drop(PoolingFile::from_json(bytes));
         }
         2 => drop(LanguageConfig::from_json(bytes)),
         3 => drop(ShardIndex::from_json(bytes)),

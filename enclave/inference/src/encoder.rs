@@ -6,6 +6,7 @@
 //! padding, pooled and normalised, or classified. Results are a function of the weights and the one text, bit for bit,
 //! whatever it was computed with.
 
+use std::fmt;
 use std::sync::Arc;
 
 use adyton_model::encoder::{EncoderConfig, EncoderError, EncoderTensors};
@@ -57,19 +58,16 @@ pub enum Pooling {
 /// The texts of a batch, each as tokens and their segments.
 type Texts<'a> = &'a [(&'a [u32], &'a [u32])];
 
-#[derive(Debug)]
 struct Linear {
     weights: Packed,
     bias: Vec<f32>,
 }
 
-#[derive(Debug)]
 struct Norm {
     weight: Vec<f32>,
     bias: Vec<f32>,
 }
 
-#[derive(Debug)]
 struct Layer {
     qkv: [Packed; 3],
     qkv_bias: Vec<f32>,
@@ -80,8 +78,7 @@ struct Layer {
     down_norm: Norm,
 }
 
-/// An encoder that can be run.
-#[derive(Debug)]
+/// An encoder that can be run. `Debug` tells how it is wired, never its weights.
 pub struct Encoder {
     architecture: Architecture,
     path: Path,
@@ -98,7 +95,6 @@ pub struct Encoder {
 }
 
 /// What makes scores of the first token's vector: a layer with tanh, if there is one, and the scores' own.
-#[derive(Debug)]
 struct Classifier {
     dense: Option<Linear>,
     output: Linear,
@@ -187,6 +183,13 @@ fn gguf_config(gguf: &Gguf<'_>) -> Result<(EncoderConfig, Pooling), EncodeError>
         }
     };
     Ok((config, pooling))
+}
+
+impl fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { architecture, path, .. } = self;
+        write!(f, "Encoder({architecture:?}, {path})")
+    }
 }
 
 /// Makes a result of the rows of one text, given with their length.
@@ -566,6 +569,7 @@ fn architecture(config: &EncoderConfig) -> Architecture {
         rope_scaling: RopeScaling::None,
         window: None,
         global_every: 0,
+        unrotated_every: 0,
         activation: Activation::Gelu,
         embedding_scale: 1.0,
         attention_scale,

@@ -13,12 +13,14 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use adyton_inference::lm::{KvKind, Model, ModelError, Options, Sequence, Source, Step, Wanted};
+use adyton_inference::lm::{
+    Architecture, KvKind, Model, ModelError, Options, RopeScaling, Sequence, Source, Step, Wanted,
+};
 use adyton_model::checkpoint::{LanguageConfig, Shard, ShardIndex};
 use adyton_model::gguf::Gguf;
 use adyton_model::half::{bf16_to_f32, f16_to_f32, f32_to_f16};
 use adyton_model::quant::TensorType;
-use common::{FAMILIES, tiny};
+use common::{FAMILIES, VOCAB, tiny};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::{Value, json};
@@ -48,9 +50,16 @@ fn config(gguf: &Gguf<'_>, variant: &str) -> Value {
         "hidden_act": act, "tie_word_embeddings": gguf.tensor("output.weight").is_none(),
         "sliding_window": key("attention.sliding_window"), "num_experts": key("expert_count"),
         "num_experts_per_tok": key("expert_used_count"), "norm_topk_prob": true,
+        "moe_intermediate_size": key("expert_feed_forward_length"), "bos_token_id": 1, "eos_token_id": 2,
     });
     if variant == "llama-yarn" {
         config["rope_scaling"] = json!({"rope_type": "yarn", "type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128});
+    }
+    if arch.starts_with("gemma") {
+        config["query_pre_attn_scalar"] = config["head_dim"].clone();
+    }
+    if arch == "smollm3" {
+        config["no_rope_layers"] = json!([1, 1, 1, 0]);
     }
     if arch == "gemma2" {
         config["attn_logit_softcapping"] = json!(50.0);
@@ -104,7 +113,7 @@ fn converted(gguf_bytes: &mut [u8]) -> Vec<Tensor> {
             None => (None, tensor.name),
         };
         let (stem, end) = part.rsplit_once('.').unwrap();
-        if arch == "llama" && matches!(stem, "attn_q" | "attn_k") {
+        if matches!(arch, "llama" | "smollm3") && matches!(stem, "attn_q" | "attn_k") {
             bytes = halves(&bytes, if rows == 1 { columns } else { rows }, head_dim);
         }
         if gemma && stem.ends_with("norm") {
@@ -237,6 +246,67 @@ fn every_family_gives_the_bits_of_its_gguf_file() {
     }
 }
 
+/// What the models' own code gives for them, `transformers` in f32 (`fixtures/make_families.py`).
+#[test]
+fn every_family_gives_the_logits_of_its_own_code() {
+    // Empty while it is being made.
+    let reference: Value = serde_json::from_str(include_str!("fixtures/families.json")).unwrap_or_default();
+    for variant in FAMILIES {
+        let mut bytes = tiny(variant, false);
+        let tensors = converted(&mut bytes);
+        let config = config(&Gguf::parse(&bytes, bytes.len() as u64).unwrap(), variant);
+        if let Some(folder) = std::env::var_os("ADYTON_WRITE_MODELS") {
+            let folder = std::path::Path::new(&folder).join(variant);
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+            std::fs::write(folder.join("model.safetensors"), write(&tensors)).unwrap();
+            continue;
+        }
+        let want: Vec<f32> = serde_json::from_value(reference[variant].clone()).unwrap_or_default();
+        let got = logits(&load(&config, &tensors, 1).unwrap());
+        let last = got.len() - want.len();
+        assert_eq!(want.len(), VOCAB as usize, "{variant}");
+        for (got, want) in got[last..].iter().zip(&want) {
+            assert!((got - want).abs() < 2e-5, "{variant}: {got} {want}");
+        }
+    }
+}
+
+/// Gemma 3 as most of its folders hold it: the text's part of a model for pictures, hardly described.
+#[test]
+fn the_text_part_of_a_model_for_pictures() {
+    let mut bytes = tiny("gemma3", false);
+    let tensors = converted(&mut bytes);
+    let gguf = Gguf::parse(&bytes, bytes.len() as u64).unwrap();
+    let mut text = config(&gguf, "gemma3");
+    text["model_type"] = json!("gemma3_text");
+    let want = bits(&logits(&load(&text, &tensors, 1).unwrap()));
+    let whole = json!({"model_type": "gemma3", "text_config": text, "eos_token_id": [1, 106]});
+    let parsed = LanguageConfig::from_json(whole.to_string().as_bytes()).unwrap();
+    assert_eq!((parsed.eos(), parsed.pictures), ([1, 106].as_slice(), true));
+    let renamed = |how: &dyn Fn(&str) -> String| {
+        let mut tensors: Vec<Tensor> =
+            tensors.iter().map(|t| (how(&t.0), t.1, t.2.clone(), t.3.clone())).collect();
+        tensors.push(("model.vision_tower.patch.weight".into(), Dtype::F32, vec![1, 1, 1, 1], vec![0; 4]));
+        tensors.push(("multi_modal_projector.norm.weight".into(), Dtype::F32, vec![1], vec![0; 4]));
+        tensors
+    };
+    let older = renamed(&|name| format!("language_model.{name}"));
+    let newer = renamed(&|name| format!("model.language_model.{}", name.strip_prefix("model.").unwrap()));
+    for tensors in [older, newer] {
+        assert!(bits(&logits(&load(&whole, &tensors, 2).unwrap())) == want);
+        assert!(matches!(load(&text, &tensors, 2).unwrap_err(), ModelError::UnknownTensor(_)));
+    }
+    let sparse = json!({"model_type": "gemma3", "text_config": {"model_type": "gemma3_text", "hidden_size": 2560,
+        "intermediate_size": 10240, "num_hidden_layers": 34, "sliding_window": 1024,
+        "rope_scaling": {"factor": 8.0, "rope_type": "linear"}}});
+    let a = Architecture::from_config(&LanguageConfig::from_json(sparse.to_string().as_bytes()).unwrap())
+        .unwrap();
+    assert_eq!((a.n_heads, a.n_kv_heads, a.head_dim, a.vocab_size, a.seq_len), (8, 4, 256, 262_208, 131_072));
+    assert_eq!((a.rope_base, a.rope_base_local, a.global_every), (1e6, Some(1e4), 6));
+    assert_eq!((a.rope_scaling, a.attention_scale), (RopeScaling::Linear { factor: 8.0 }, 1.0 / 16.0));
+}
+
 /// Llama 3's rotations, tied embeddings and bf16 of the models in `../shared/models`.
 #[test]
 fn shared_float_models_give_the_bits_of_their_gguf_files() {
@@ -293,6 +363,7 @@ fn folders_that_do_not_fit_are_named_errors() {
         ("partial_rotary_factor", json!(0.5)),
         ("partial_rotary_factor", json!(1e30)),
         ("sliding_window", json!(0)),
+        ("use_sliding_window", json!(true)),
         ("quantization_config", json!({"bits": 4})),
         ("rope_scaling", json!({"type": "dynamic", "factor": 2.0})),
         ("rope_scaling", json!({"type": "linear", "factor": -2.0})),
@@ -301,6 +372,12 @@ fn folders_that_do_not_fit_are_named_errors() {
     ] {
         let error = with(key, value);
         assert!(matches!(error, ModelError::Metadata { .. }), "{key}: {error}");
+    }
+    for order in [json!([1, 0, 0]), json!([0, 1, 1])] {
+        let mut config = config.clone();
+        (config["model_type"], config["no_rope_layers"]) = (json!("smollm3"), order);
+        let error = load(&config, &tensors, 1).unwrap_err();
+        assert!(matches!(error, ModelError::Metadata { .. }), "{error}");
     }
     assert!(matches!(with("model_type", json!("mamba")), ModelError::Architecture(_)));
     assert!(matches!(with("vocab_size", json!(95)), ModelError::Shape { .. }));

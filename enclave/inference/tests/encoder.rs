@@ -16,9 +16,10 @@ use adyton_inference::arch::Path;
 use adyton_inference::encoder::{EncodeError, Encoder, Pooling};
 use adyton_inference::lm::{ModelError, Options};
 use adyton_inference::tokenizer::{Encode, Tokenizer};
-use adyton_model::encoder::{EncoderConfig, EncoderTensors, PoolingFile, WordPieceFile};
+use adyton_model::encoder::{EncoderConfig, EncoderTensors};
 use adyton_model::gguf::{Gguf, Writer, write};
 use adyton_model::quant::TensorType;
+use adyton_model::tokenizer::TokenizerFile;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 
@@ -114,8 +115,8 @@ fn minilm_gives_its_reference_vectors() {
     let read = |file: &str| std::fs::read(folder.join(file)).unwrap();
     let weights = read("model.safetensors");
     let config = EncoderConfig::from_json(&read("config.json")).unwrap();
-    let tokenizer =
-        Tokenizer::from_word_piece(&WordPieceFile::from_json(&read("tokenizer.json")).unwrap()).unwrap();
+    let file = TokenizerFile::from_json(&read("tokenizer.json")).unwrap();
+    let tokenizer = Tokenizer::from_file(&file, &[]).unwrap();
     let encoder =
         Encoder::load(&config, &EncoderTensors::parse(&weights).unwrap(), Options::default()).unwrap();
     for item in golden["items"].as_array().unwrap() {
@@ -243,10 +244,6 @@ fn gguf_files_give_the_bits_of_the_folder_and_say_their_pooling() {
     assert!(matches!(from_gguf(&gguf(&all[1..], 1)), Err(EncodeError::Model(ModelError::MissingTensor(_)))));
     let more = tensors(&[("extra.weight", &[3])]);
     assert!(matches!(from_gguf(&gguf(&more, 1)), Err(EncodeError::Model(ModelError::UnknownTensor(_)))));
-    let json =
-        br#"{"pooling_mode_cls_token":true,"pooling_mode_mean_tokens":false,"word_embedding_dimension":48}"#;
-    assert!(PoolingFile::from_json(json).unwrap().pooling_mode_cls_token);
-    assert!(PoolingFile::from_json(b"{}").is_err());
 }
 
 /// A classifier behind the first token, against its formula on the vectors that CLS pooling gives.

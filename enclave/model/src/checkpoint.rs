@@ -11,6 +11,7 @@ use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::Value;
 
 use crate::quant::TensorType;
 
@@ -90,6 +91,8 @@ pub struct LanguageConfig {
     pub use_sliding_window: Option<bool>,
     pub sliding_window_pattern: Option<u64>,
     pub layer_types: Option<Vec<String>>,
+    pub no_rope_layers: Option<Vec<u64>>,
+    pub no_rope_layer_interval: Option<u64>,
     pub query_pre_attn_scalar: Option<f64>,
     pub attn_logit_softcapping: Option<f64>,
     pub final_logit_softcapping: Option<f64>,
@@ -102,6 +105,36 @@ pub struct LanguageConfig {
     pub eos_token_id: Option<Ids>,
     /// Weights stored in another form than their types say.
     pub quantization_config: Option<IgnoredAny>,
+    /// Whether the folder's model takes pictures as well: this describes the part of it that reads and writes text.
+    #[serde(skip)]
+    pub pictures: bool,
+}
+
+/// `config.json` of a model that takes pictures as well.
+#[derive(Deserialize)]
+struct PicturesConfig {
+    #[serde(default)]
+    model_type: String,
+    text_config: Option<serde_json::Map<String, Value>>,
+    eos_token_id: Option<Value>,
+    quantization_config: Option<Value>,
+}
+
+/// What the code of Gemma 3 takes where its `text_config` is silent, which that of the published models mostly is.
+fn gemma3_defaults() -> serde_json::Map<String, Value> {
+    let counts = [
+        ("vocab_size", 262_208),
+        ("hidden_size", 2304),
+        ("intermediate_size", 9216),
+        ("num_hidden_layers", 26),
+        ("num_attention_heads", 8),
+        ("num_key_value_heads", 4),
+        ("head_dim", 256),
+        ("max_position_embeddings", 131_072),
+        ("query_pre_attn_scalar", 256),
+        ("sliding_window", 4096),
+    ];
+    counts.into_iter().map(|(key, count)| (key.to_owned(), Value::from(count))).collect()
 }
 
 /// One id or several.
@@ -162,7 +195,19 @@ impl LanguageConfig {
     /// # Errors
     /// [`CheckpointError::Json`].
     pub fn from_json(bytes: &[u8]) -> Result<Self, CheckpointError> {
-        serde_json::from_slice(bytes).map_err(|error| CheckpointError::Json { file: "config.json", error })
+        let wrong = |error| CheckpointError::Json { file: "config.json", error };
+        let whole: PicturesConfig = serde_json::from_slice(bytes).map_err(wrong)?;
+        match whole.text_config.filter(|_| whole.model_type == "gemma3") {
+            None => serde_json::from_slice(bytes).map_err(wrong),
+            Some(text) => {
+                let mut all = gemma3_defaults();
+                all.extend(text);
+                all.extend(whole.eos_token_id.map(|ids| ("eos_token_id".to_owned(), ids)));
+                all.extend(whole.quantization_config.map(|form| ("quantization_config".to_owned(), form)));
+                let text: Self = serde_json::from_value(all.into()).map_err(wrong)?;
+                Ok(Self { model_type: "gemma3_text".to_owned(), pictures: true, ..text })
+            }
+        }
     }
 
     /// Tokens that end an answer.

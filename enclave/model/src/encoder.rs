@@ -1,10 +1,11 @@
-//! Text encoders as Hugging Face folders hold them: `config.json`, `tokenizer.json`, `model.safetensors`.
+//! Text encoders as Hugging Face folders hold them: `config.json`, `model.safetensors`, `1_Pooling/config.json`.
 //!
 //! What: the files of BERT encoders (MiniLM, BGE, E5) as plain data. Why: embeddings and search run on them. Flow: the
-//! bytes of the files go in; counts that were checked, tokens in order and tensors as f32 come out. Trust: nothing is
+//! bytes of the files go in; counts that were checked, the pooling and tensors come out. Trust: nothing is
 //! believed; shapes are compared by whoever takes a tensor, and memory stays a small multiple of the files.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
@@ -107,94 +108,11 @@ impl EncoderConfig {
     }
 }
 
-/// A WordPiece vocabulary out of `tokenizer.json`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WordPieceFile {
-    /// Texts by id; pieces inside a word begin with `##`.
-    pub tokens: Vec<String>,
-    /// Ids that stand for no text: `[CLS]`, `[PAD]`.
-    pub special: Vec<u32>,
-    /// Text of the unknown token.
-    pub unknown: String,
-    /// Whether text becomes lower case and loses its accents.
-    pub uncased: bool,
-}
-
-#[derive(Deserialize)]
-struct TokenizerJson {
-    model: ModelJson,
-    #[serde(default)]
-    normalizer: Option<NormalizerJson>,
-    #[serde(default)]
-    added_tokens: Vec<AddedJson>,
-}
-
-#[derive(Deserialize)]
-struct ModelJson {
-    #[serde(rename = "type", default)]
-    kind: String,
-    #[serde(default)]
-    unk_token: String,
-    #[serde(default)]
-    vocab: BTreeMap<String, u32>,
-}
-
-#[derive(Deserialize)]
-struct NormalizerJson {
-    #[serde(default)]
-    lowercase: bool,
-}
-
-#[derive(Deserialize)]
-struct AddedJson {
-    id: u32,
-    #[serde(default)]
-    special: bool,
-}
-
-impl WordPieceFile {
-    /// Reads `tokenizer.json`.
-    ///
-    /// # Errors
-    /// [`EncoderError::Json`], or [`EncoderError::Unsupported`] for other kinds of tokenizers and ids with holes.
-    pub fn from_json(bytes: &[u8]) -> Result<Self, EncoderError> {
-        let file = "tokenizer.json";
-        let json: TokenizerJson =
-            serde_json::from_slice(bytes).map_err(|error| EncoderError::Json { file, error })?;
-        if json.model.kind != "WordPiece" {
-            let kind = json.model.kind.chars().take(40).collect::<String>();
-            return Err(EncoderError::Unsupported(format!(
-                "tokenizer model `{kind}` is not read, only WordPiece"
-            )));
-        }
-        let mut tokens = vec![None; json.model.vocab.len()];
-        for (text, id) in json.model.vocab {
-            match tokens.get_mut(id as usize) {
-                Some(place @ None) => *place = Some(text),
-                _ => {
-                    return Err(EncoderError::Unsupported(format!(
-                        "tokenizer.json: id {id} stands twice or too high"
-                    )));
-                }
-            }
-        }
-        let uncased = json.normalizer.is_some_and(|normalizer| normalizer.lowercase);
-        let special = json.added_tokens.iter().filter(|token| token.special).map(|token| token.id).collect();
-        Ok(Self {
-            tokens: tokens.into_iter().flatten().collect(),
-            special,
-            unknown: json.model.unk_token,
-            uncased,
-        })
-    }
-}
-
-/// Tensors by name.
-#[derive(Debug)]
+/// Tensors by name. `Debug` tells how many, never what they hold.
 pub struct EncoderTensors<'data>(SafeTensors<'data>);
 
-/// A tensor as the file holds it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A tensor as the file holds it. `Debug` tells its shape, never what it holds.
+#[derive(Clone, PartialEq, Eq)]
 pub struct EncoderTensor<'data> {
     /// Element type.
     pub kind: TensorType,
@@ -202,6 +120,18 @@ pub struct EncoderTensor<'data> {
     pub shape: Vec<usize>,
     /// Its bytes.
     pub bytes: &'data [u8],
+}
+
+impl fmt::Debug for EncoderTensors<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EncoderTensors({})", self.0.len())
+    }
+}
+
+impl fmt::Debug for EncoderTensor<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EncoderTensor({:?}, {:?})", self.kind, self.shape)
+    }
 }
 
 impl<'data> EncoderTensors<'data> {
@@ -229,12 +159,27 @@ impl<'data> EncoderTensors<'data> {
 }
 
 /// How a folder says that tokens become one vector: `1_Pooling/config.json` of sentence-transformers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(default)]
-#[expect(missing_docs, reason = "the file's own names")]
-pub struct PoolingFile {
-    pub pooling_mode_cls_token: bool,
-    pub pooling_mode_mean_tokens: bool,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PoolingFile {
+    /// Their mean.
+    Mean,
+    /// The first one, of `[CLS]`.
+    Cls,
+}
+
+#[derive(Deserialize)]
+struct PoolingJson {
+    /// One way or several behind each other; older files have a flag for each way instead.
+    pooling_mode: Option<Modes>,
+    #[serde(flatten)]
+    rest: BTreeMap<String, serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Modes {
+    One(String),
+    Several(Vec<String>),
 }
 
 impl PoolingFile {
@@ -244,14 +189,21 @@ impl PoolingFile {
     /// [`EncoderError::Json`], or [`EncoderError::Unsupported`] unless it is one of the two kinds.
     pub fn from_json(bytes: &[u8]) -> Result<Self, EncoderError> {
         let file = "1_Pooling/config.json";
-        let pooling: Self =
+        let json: PoolingJson =
             serde_json::from_slice(bytes).map_err(|error| EncoderError::Json { file, error })?;
-        if pooling.pooling_mode_cls_token == pooling.pooling_mode_mean_tokens {
-            return Err(EncoderError::Unsupported(format!(
-                "{file}: only mean or CLS pooling is computed here"
-            )));
+        let modes = match json.pooling_mode {
+            Some(Modes::One(mode)) => vec![mode],
+            Some(Modes::Several(modes)) => modes,
+            None => {
+                let set = json.rest.into_iter().filter(|(_, value)| *value == true);
+                set.filter_map(|(key, _)| key.strip_prefix("pooling_mode_").map(str::to_owned)).collect()
+            }
+        };
+        match modes.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+            ["mean" | "mean_tokens"] => Ok(Self::Mean),
+            ["cls" | "cls_token"] => Ok(Self::Cls),
+            _ => Err(EncoderError::Unsupported(format!("{file}: only mean or CLS pooling is computed here"))),
         }
-        Ok(pooling)
     }
 }
 
@@ -260,17 +212,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn vocabularies_in_order_and_without_holes() {
-        let json = br###"{"added_tokens":[{"id":0,"special":true}],"normalizer":{"type":"BertNormalizer","lowercase":true},
-            "model":{"type":"WordPiece","unk_token":"[UNK]","vocab":{"[UNK]":0,"##s":2,"a":1}}}"###;
-        let file = WordPieceFile::from_json(json).unwrap();
-        assert_eq!(file.tokens, ["[UNK]", "a", "##s"]);
-        assert_eq!((file.special, file.uncased), (vec![0], true));
-        for vocab in [r#"{"a":0,"b":0}"#, r#"{"a":1}"#, r#"{"a":4294967295}"#] {
-            let json = format!(r#"{{"model":{{"type":"WordPiece","vocab":{vocab}}}}}"#);
-            assert!(matches!(WordPieceFile::from_json(json.as_bytes()), Err(EncoderError::Unsupported(_))));
+    fn pooling_as_older_and_newer_files_say_it() {
+        let read = |json: &str| PoolingFile::from_json(json.as_bytes());
+        let flags = |cls: bool, mean: bool, max: bool| {
+            read(&format!(
+                r#"{{"word_embedding_dimension":8,"pooling_mode_cls_token":{cls},"pooling_mode_mean_tokens":{mean},
+                "pooling_mode_max_tokens":{max},"include_prompt":true}}"#
+            ))
+        };
+        assert_eq!(flags(true, false, false).unwrap(), PoolingFile::Cls);
+        assert_eq!(flags(false, true, false).unwrap(), PoolingFile::Mean);
+        assert_eq!(read(r#"{"embedding_dimension":8,"pooling_mode":"cls"}"#).unwrap(), PoolingFile::Cls);
+        assert_eq!(read(r#"{"pooling_mode":["mean"]}"#).unwrap(), PoolingFile::Mean);
+        for refused in [flags(true, true, false), flags(false, true, true), flags(false, false, false)] {
+            assert!(matches!(refused, Err(EncoderError::Unsupported(_))));
         }
-        assert!(WordPieceFile::from_json(br#"{"model":{"type":"BPE"}}"#).is_err());
+        assert!(
+            read(r#"{"pooling_mode":["cls","mean"]}"#).is_err() && read(r#"{"pooling_mode":"max"}"#).is_err()
+        );
     }
 
     #[test]

@@ -111,6 +111,8 @@ pub struct Architecture {
     pub window: Option<usize>,
     /// Every how many layers one sees everything; 0: none, all have the window.
     pub global_every: usize,
+    /// Every how many layers one rotates nothing; 0: all rotate.
+    pub unrotated_every: usize,
     pub activation: Activation,
     /// Factor on the embedding.
     pub embedding_scale: f32,
@@ -213,7 +215,7 @@ impl Architecture {
         let prefix = gguf.text("general.architecture")?;
         let prefix = prefix.ok_or_else(|| GgufError::MissingKey("general.architecture".to_owned()))?;
         let family = match prefix {
-            "llama" | "mistral" => Family::Llama,
+            "llama" | "mistral" | "smollm3" => Family::Llama,
             "qwen2" => Family::Qwen2,
             "qwen3" => Family::Qwen3,
             "qwen3moe" => Family::Qwen3Moe,
@@ -295,6 +297,7 @@ impl Architecture {
                 Family::Gemma3 => keys.optional("attention.sliding_window_pattern", 1 << 10)?.unwrap_or(6),
                 _ => 0,
             },
+            unrotated_every: if prefix == "smollm3" { 4 } else { 0 },
             activation: if gemma { Activation::Gelu } else { Activation::Silu },
             embedding_scale: if gemma { float(dim).sqrt() } else { 1.0 },
             attention_scale: keys.number("attention.scale")?.map_or(attention_scale, narrow),
@@ -314,6 +317,12 @@ impl Architecture {
     pub fn window(&self, layer: usize) -> Option<usize> {
         let global = self.global_every > 0 && (layer + 1).is_multiple_of(self.global_every);
         self.window.filter(|_| !global)
+    }
+
+    /// Whether the queries and keys of a layer are rotated.
+    #[must_use]
+    pub fn rotates(&self, layer: usize) -> bool {
+        self.unrotated_every == 0 || !(layer + 1).is_multiple_of(self.unrotated_every)
     }
 }
 

@@ -4,6 +4,7 @@
 //! and keys of the Llama family are put in the order of adjacent pairs, and Gemma's norms get the 1 that its code adds.
 //! So a model gives the same bits from both kinds of files.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io;
@@ -88,28 +89,61 @@ fn scaling(c: &LanguageConfig, rope: &RopeParameters, seq_len: usize) -> Result<
     }
 }
 
+/// Every how many layers one is marked; 0: none is. `None` where they do not lie that way.
+fn every(marked: &[bool]) -> Option<usize> {
+    let every = marked.iter().position(|marked| *marked).map_or(0, |first| first + 1);
+    let regular = (1..)
+        .zip(marked)
+        .all(|(number, marked): (usize, _)| (every > 0 && number.is_multiple_of(every)) == *marked);
+    regular.then_some(every)
+}
+
 /// Every how many layers one sees everything, where the file lists the layers.
 fn global_every(c: &LanguageConfig, usual: usize) -> Result<usize, ModelError> {
     let pattern = c.sliding_window_pattern.map(|every| count("sliding_window_pattern", every, 1 << 10));
     let Some(types) = &c.layer_types else { return pattern.unwrap_or(Ok(usual)) };
-    let full = |kind: &String| kind == "full_attention";
-    let every = types.iter().position(full).map_or(0, |first| first + 1);
-    let regular = (1..).zip(types).all(|(number, kind): (usize, _)| {
-        let global = every > 0 && number.is_multiple_of(every);
-        full(kind) == global && (global || kind == "sliding_attention")
-    });
+    let known = types.iter().all(|kind| matches!(kind.as_str(), "full_attention" | "sliding_attention"));
+    let full: Vec<bool> = types.iter().map(|kind| kind == "full_attention").collect();
     let wanted = "windows in all layers but every n-th";
-    regular.then_some(every).ok_or_else(|| metadata("layer_types", &"another order", wanted))
+    every(&full).filter(|_| known).ok_or_else(|| metadata("layer_types", &"another order", wanted))
+}
+
+/// Every how many layers one rotates nothing.
+fn unrotated_every(c: &LanguageConfig) -> Result<usize, ModelError> {
+    if c.model_type != "smollm3" {
+        return Ok(0);
+    }
+    let Some(rotated) = &c.no_rope_layers else {
+        return count("no_rope_layer_interval", c.no_rope_layer_interval.unwrap_or(4), 1 << 10);
+    };
+    // The list has a 1 for layers that rotate.
+    let unrotated: Vec<bool> = rotated.iter().map(|rotated| *rotated == 0).collect();
+    let wanted = "rotations in all layers but every n-th";
+    every(&unrotated).ok_or_else(|| metadata("no_rope_layers", &"another order", wanted))
+}
+
+/// The base of rotations where the file is silent.
+fn usual_base(model_type: &str) -> f64 {
+    match model_type {
+        "mixtral" | "gemma3_text" => 1_000_000.0,
+        "smollm3" => 2_000_000.0,
+        _ => 10_000.0,
+    }
+}
+
+/// What keeps a norm from dividing by 0 where the file is silent.
+fn usual_epsilon(model_type: &str) -> f64 {
+    if matches!(model_type, "mixtral" | "phi3") { 1e-5 } else { 1e-6 }
 }
 
 impl Architecture {
-    /// Reads the description in `config.json`.
+    /// Reads the description in `config.json`. Where that is silent, what the family's own code takes holds.
     ///
     /// # Errors
     /// [`ModelError::Architecture`] for an unknown family, and what is wrong with the counts.
     pub fn from_config(c: &LanguageConfig) -> Result<Self, ModelError> {
         let family = match c.model_type.as_str() {
-            "llama" | "mistral" | "mixtral" => Family::Llama,
+            "llama" | "mistral" | "mixtral" | "smollm3" => Family::Llama,
             "qwen2" => Family::Qwen2,
             "qwen3" => Family::Qwen3,
             "qwen3_moe" => Family::Qwen3Moe,
@@ -132,8 +166,12 @@ impl Architecture {
         if !n_heads.is_multiple_of(n_kv_heads) {
             return Err(metadata(kv_key, &n_kv_heads, "a divisor of num_attention_heads"));
         }
-        let head_dim =
-            c.head_dim.map_or(Ok((dim / n_heads).max(1)), |dim| count("head_dim", dim, 1 << 12))?;
+        let head_dim = match (c.head_dim, family) {
+            (Some(dim), _) => count("head_dim", dim, 1 << 12)?,
+            (None, Family::Gemma2 | Family::Gemma3) => 256,
+            (None, Family::Qwen3) => 128,
+            (None, _) => (dim / n_heads).max(1),
+        };
         let seq_len = count("max_position_embeddings", c.max_position_embeddings, 1 << 24)?;
         let n_layers = count("num_hidden_layers", c.num_hidden_layers, 1 << 10)?;
         let gemma = matches!(family, Family::Gemma2 | Family::Gemma3);
@@ -163,19 +201,22 @@ impl Architecture {
             return Err(metadata("partial_rotary_factor", &partial, "1 in models of the Llama family"));
         }
         let window = match family {
-            Family::Qwen2 | Family::Qwen3 | Family::Qwen3Moe if c.use_sliding_window != Some(true) => None,
-            Family::Qwen2 | Family::Qwen3 | Family::Qwen3Moe => {
+            _ if c.use_sliding_window == Some(true) => {
                 return Err(metadata("use_sliding_window", &true, "no window in some layers only"));
             }
+            Family::Qwen2 | Family::Qwen3 | Family::Qwen3Moe => None,
+            Family::Llama if c.model_type == "smollm3" => None,
             _ => match c.sliding_window {
                 Some(window) => Some(count("sliding_window", window, u32::MAX as usize)?),
                 None => None,
             },
         };
-        let base = number("rope_theta", rope.rope_theta.or(c.rope_theta).unwrap_or(10_000.0))?.max(1.0);
+        let base = rope.rope_theta.or(c.rope_theta).unwrap_or_else(|| usual_base(&c.model_type));
+        let base = number("rope_theta", base)?.max(1.0);
         let local = local.or(c.rope_local_base_freq).unwrap_or(10_000.0);
         let scalar = c.query_pre_attn_scalar.filter(|_| gemma);
-        let scalar = scalar.map_or(Ok(f64::from(float(head_dim))), |x| number("query_pre_attn_scalar", x))?;
+        let usual = if gemma { 256.0 } else { f64::from(float(head_dim)) };
+        let scalar = number("query_pre_attn_scalar", scalar.unwrap_or(usual))?;
         let cap = |cap: Option<f64>| cap.filter(|cap| gemma && *cap > 0.0).map(narrow);
         Ok(Self {
             family,
@@ -187,7 +228,7 @@ impl Architecture {
             head_dim,
             vocab_size: count("vocab_size", c.vocab_size, 1 << 24)?,
             seq_len,
-            epsilon: narrow(number("rms_norm_eps", c.rms_norm_eps.unwrap_or(1e-6))?),
+            epsilon: narrow(number("rms_norm_eps", c.rms_norm_eps.unwrap_or(usual_epsilon(&c.model_type)))?),
             rope_pairs: family.rope_pairs(),
             rope_dim,
             rope_base: base,
@@ -202,6 +243,7 @@ impl Architecture {
                 Family::Gemma3 => global_every(c, 6)?,
                 _ => 0,
             },
+            unrotated_every: unrotated_every(c)?,
             activation: if gemma { Activation::Gelu } else { Activation::Silu },
             embedding_scale: if gemma { float(dim).sqrt() } else { 1.0 },
             attention_scale: 1.0 / narrow(scalar).sqrt(),
@@ -297,6 +339,19 @@ struct CheckpointTensors<'a> {
     sources: &'a [&'a dyn Source],
 }
 
+/// The name a tensor of a model for texts and pictures has in one for texts alone; `None` for what only pictures need.
+fn text_name(name: &str) -> Option<Cow<'_, str>> {
+    let part = name.strip_prefix("model.").unwrap_or(name);
+    if part.starts_with("vision_tower.") || part.starts_with("multi_modal_projector.") {
+        return None;
+    }
+    match (name.strip_prefix("language_model."), name.strip_prefix("model.language_model.")) {
+        (Some(rest), _) => Some(rest.into()),
+        (_, Some(rest)) => Some(format!("model.{rest}").into()),
+        _ => Some(name.into()),
+    }
+}
+
 /// The GGUF name of a tensor, the expert it belongs to, and what reading changes. `None`: nobody knows it.
 fn gguf_name(a: &Architecture, name: &str) -> Option<(String, usize, Change)> {
     let gemma = matches!(a.family, Family::Gemma2 | Family::Gemma3);
@@ -361,12 +416,14 @@ impl<'a> CheckpointTensors<'a> {
         for (shard, tensor) in
             shards.iter().enumerate().flat_map(|(i, s)| s.tensors.iter().map(move |t| (i, t)))
         {
+            let name = if c.pictures { text_name(&tensor.name) } else { Some(tensor.name.as_str().into()) };
+            let Some(name) = name else { continue };
             // What older code stored beside the weights; a head that repeats the embedding.
-            if tensor.name.ends_with("rotary_emb.inv_freq") || (tied && tensor.name == "lm_head.weight") {
+            if name.ends_with("rotary_emb.inv_freq") || (tied && name == "lm_head.weight") {
                 continue;
             }
             let unknown = || ModelError::UnknownTensor(tensor.name.clone());
-            let (name, expert, change) = gguf_name(a, &tensor.name).ok_or_else(unknown)?;
+            let (name, expert, change) = gguf_name(a, &name).ok_or_else(unknown)?;
             let dims = match tensor.shape.as_slice() {
                 [len] => [*len, 1],
                 [rows, columns] => [*columns, *rows],

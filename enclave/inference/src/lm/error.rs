@@ -13,7 +13,9 @@ pub enum ModelError {
     #[error(transparent)]
     Gguf(#[from] GgufError),
     /// An architecture nobody here knows.
-    #[error("architecture `{0}` is not known; llama, qwen2, qwen3, qwen3moe, gemma2, gemma3 and phi3 are")]
+    #[error(
+        "architecture `{0}` is not known; llama, mistral, smollm3, qwen2, qwen3, qwen3moe, gemma2, gemma3 and phi3 are"
+    )]
     Architecture(String),
     /// A count or factor in the metadata that no model has.
     #[error("metadata key `{key}` is {got}; {want}")]

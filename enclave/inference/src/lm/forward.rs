@@ -1,5 +1,7 @@
 //! One batch through all layers.
 
+use std::fmt;
+
 use super::architecture::Activation;
 use super::attention::{Attention, Span, store};
 use super::kv_cache::{KvCache, Sequence};
@@ -19,8 +21,7 @@ pub enum Wanted {
     All,
 }
 
-/// The next tokens of one sequence.
-#[derive(Debug)]
+/// The next tokens of one sequence. `Debug` tells how many there are, never which.
 pub struct Step<'a> {
     /// Where they are appended.
     pub sequence: &'a mut Sequence,
@@ -28,6 +29,12 @@ pub struct Step<'a> {
     pub tokens: &'a [u32],
     /// Whose logits are wanted.
     pub wanted: Wanted,
+}
+
+impl fmt::Debug for Step<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Step({} tokens, {:?})", self.tokens.len(), self.wanted)
+    }
 }
 
 /// Buffers of a batch.
@@ -223,6 +230,7 @@ impl Model {
                 f.add(qkv, bias);
             }
             let angles = &angles[row * rope.len()..(row + 1) * rope.len()];
+            let rotates = a.rotates(index);
             let mut normed = vec![0.0; a.head_dim];
             let (q, kv) = qkv.split_at_mut(q_dim);
             for (heads, norm) in [(q, &layer.q_norm), (&mut kv[..kv_dim], &layer.k_norm)] {
@@ -231,7 +239,9 @@ impl Model {
                         f.rms_norm(head, weight, a.epsilon, &mut normed);
                         head.copy_from_slice(&normed);
                     }
-                    rope.rotate(head, angles);
+                    if rotates {
+                        rope.rotate(head, angles);
+                    }
                 }
             }
         });

@@ -20,9 +20,10 @@ mod wordpiece;
 pub use detokenize::Detokenizer;
 pub use vocabulary::{TokenKind, Vocabulary};
 
-use adyton_model::encoder::WordPieceFile;
+use std::fmt;
+
 use adyton_model::gguf::{Gguf, GgufError, Value};
-use adyton_model::tokenizer::{FileToken, Normalizer, Part, TokenModel, TokenRole, TokenizerFile};
+use adyton_model::tokenizer::{FileToken, Normalizer, Part, TokenModel, TokenizerFile};
 
 use special::{Piece, Special};
 
@@ -75,14 +76,19 @@ enum Algorithm {
     Pipeline(pipeline::Pipeline),
 }
 
-/// A vocabulary with the algorithm that applies it.
-#[derive(Debug)]
+/// A vocabulary with the algorithm that applies it. `Debug` tells how large it is: the tokens may be their owner's.
 pub struct Tokenizer {
     vocabulary: Vocabulary,
     special: Special,
     algorithm: Algorithm,
     /// What a pair of texts becomes.
     pair: Vec<Part>,
+}
+
+impl fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tokenizer({} tokens)", self.vocabulary.len())
+    }
 }
 
 impl Tokenizer {
@@ -112,7 +118,7 @@ impl Tokenizer {
     /// Steps that are not computed here, and inconsistent tokens.
     pub fn from_file(file: &TokenizerFile, eos: &[u32]) -> Result<Self, TokenizerError> {
         if let TokenModel::WordPiece { unknown } = &file.model {
-            return Self::from_word_piece(&word_piece(file, unknown));
+            return Self::from_word_piece(file, unknown);
         }
         let vocabulary = Vocabulary::from_file(file, eos)?;
         let words = match &file.model {
@@ -142,13 +148,12 @@ impl Tokenizer {
         Ok(Self { vocabulary, special, algorithm, pair: file.pair.clone() })
     }
 
-    /// The vocabulary of an encoder's `tokenizer.json`.
-    ///
-    /// # Errors
-    /// [`TokenizerError::Vocabulary`].
-    pub fn from_word_piece(file: &WordPieceFile) -> Result<Self, TokenizerError> {
-        let vocabulary = Vocabulary::from_word_piece(file)?;
-        let algorithm = Algorithm::WordPiece(wordpiece::WordPiece::new(&vocabulary, file.uncased));
+    fn from_word_piece(file: &TokenizerFile, unknown: &str) -> Result<Self, TokenizerError> {
+        let vocabulary = Vocabulary::from_word_piece(file, unknown)?;
+        let uncased = file.normalizers.iter().any(|step| {
+            matches!(step, Normalizer::BertNormalizer { lowercase: true } | Normalizer::Lowercase)
+        });
+        let algorithm = Algorithm::WordPiece(wordpiece::WordPiece::new(&vocabulary, uncased));
         let special = Special::new(&vocabulary, Vec::new(), Vec::new());
         let pair = pair(&vocabulary, false);
         Ok(Self { vocabulary, special, algorithm, pair })
@@ -285,21 +290,6 @@ fn unigram_of_gguf(gguf: &Gguf<'_>, v: &Vocabulary) -> Result<pipeline::Pipeline
         |token: u32| matches!(v.kind(token), TokenKind::Normal | TokenKind::UserDefined | TokenKind::Unused);
     let unigram = unigram::Unigram::new(v, scores, searched, v.has_all_bytes())?;
     Ok(pipeline::Pipeline::sentence_piece(charsmap, add_prefix, merge_spaces, unigram))
-}
-
-/// A `tokenizer.json` of WordPiece as the encoder's reader gives it.
-fn word_piece(file: &TokenizerFile, unknown: &str) -> WordPieceFile {
-    let text = |token: &Option<FileToken>| token.as_ref().map(|token| token.text.clone()).unwrap_or_default();
-    let special =
-        |token: &Option<FileToken>| token.as_ref().is_none_or(|token| token.role == TokenRole::Special);
-    WordPieceFile {
-        tokens: file.tokens.iter().map(text).collect(),
-        special: (0u32..).zip(&file.tokens).filter(|(_, token)| special(token)).map(|(id, _)| id).collect(),
-        unknown: unknown.to_owned(),
-        uncased: file.normalizers.iter().any(|step| {
-            matches!(step, Normalizer::BertNormalizer { lowercase: true } | Normalizer::Lowercase)
-        }),
-    }
 }
 
 /// Two texts one after the other, as BERT has them; `doubled` as RoBERTa, with two separators and no segments.

@@ -2,9 +2,8 @@
 
 use std::collections::HashMap;
 
-use adyton_model::encoder::WordPieceFile;
 use adyton_model::gguf::Gguf;
-use adyton_model::tokenizer::{MAX_TOKENS, Part, TokenModel, TokenRole, TokenizerFile};
+use adyton_model::tokenizer::{FileToken, MAX_TOKENS, Part, TokenModel, TokenRole, TokenizerFile};
 
 use super::TokenizerError;
 use super::detokenize::ESCAPED_SPACE;
@@ -206,27 +205,27 @@ impl Vocabulary {
         Ok(vocabulary)
     }
 
-    pub(super) fn from_word_piece(file: &WordPieceFile) -> Result<Self, TokenizerError> {
+    pub(super) fn from_word_piece(file: &TokenizerFile, unknown: &str) -> Result<Self, TokenizerError> {
         let len = file.tokens.len();
         if len == 0 || len > MAX_TOKENS {
             return Err(TokenizerError::Vocabulary("no tokens, or more than any model has"));
         }
-        let mut kinds = vec![TokenKind::Normal; len];
-        for id in &file.special {
-            if let Some(kind) = kinds.get_mut(*id as usize) {
-                *kind = TokenKind::Control;
-            }
-        }
+        // Ids that name nothing stand for no text either.
+        let texts = file.tokens.iter().map(|token| token.as_ref().map_or("", |token| token.text.as_str()));
+        let special =
+            |token: &Option<FileToken>| token.as_ref().is_none_or(|token| token.role == TokenRole::Special);
+        let kind = |special: bool| if special { TokenKind::Control } else { TokenKind::Normal };
+        let kinds: Vec<TokenKind> = file.tokens.iter().map(|token| kind(special(token))).collect();
         // As GGUF files write it: the first piece of a word carries the mark, not the others.
-        let text = |(text, kind): (&String, &TokenKind)| match (kind, text.strip_prefix("##")) {
-            (TokenKind::Control, _) => text.clone(),
+        let text = |(text, kind): (&str, &TokenKind)| match (kind, text.strip_prefix("##")) {
+            (TokenKind::Control, _) => text.to_owned(),
             (_, Some(rest)) => rest.to_owned(),
             (_, None) => format!("{ESCAPED_SPACE}{text}"),
         };
-        let texts: Vec<Box<str>> = file.tokens.iter().zip(&kinds).map(|pair| text(pair).into()).collect();
+        let texts: Vec<Box<str>> = texts.zip(&kinds).map(|pair| text(pair).into()).collect();
         let ids: HashMap<Box<str>, u32> = texts.iter().cloned().zip(0u32..).collect();
         let id = |text: &str| ids.get(text).copied();
-        let (bos, separator, unknown) = (id("[CLS]"), id("[SEP]"), id(&file.unknown));
+        let (bos, separator, unknown) = (id("[CLS]"), id("[SEP]"), id(unknown));
         Ok(Self {
             kinds,
             scores: vec![0.0; len],

@@ -6,15 +6,24 @@ use adyton_model::half::f32_to_f16;
 use adyton_model::quant::TensorType;
 
 /// Families and variants there are models for.
-pub(crate) const FAMILIES: [&str; 9] =
-    ["llama", "llama-yarn", "llama-experts", "qwen2", "qwen3", "qwen3moe", "gemma2", "gemma3", "phi3"];
+pub(crate) const FAMILIES: [&str; 10] = [
+    "llama",
+    "llama-yarn",
+    "llama-experts",
+    "smollm3",
+    "qwen2",
+    "qwen3",
+    "qwen3moe",
+    "gemma2",
+    "gemma3",
+    "phi3",
+];
 
 /// Tokens of their vocabularies.
 pub(crate) const VOCAB: u32 = 96;
 
 const DIM: u64 = 64;
 const HIDDEN: u64 = 96;
-const LAYERS: u32 = 3;
 const HEADS: u64 = 4;
 const KV_HEADS: u64 = 2;
 const EXPERTS: u64 = 4;
@@ -35,6 +44,8 @@ pub(crate) fn tiny(variant: &str, half: bool) -> Vec<u8> {
     let gemma = arch.starts_with("gemma");
     let experts = variant.ends_with("experts") || arch == "qwen3moe";
     let head_dim: u64 = if arch == "qwen3" { 24 } else { 16 };
+    // One whose layers are not alike has one of each kind.
+    let layers: u32 = if arch == "smollm3" { 4 } else { 3 };
     let mut w = Writer::default();
     w.text("general.architecture", arch);
     w.text("tokenizer.ggml.model", "none");
@@ -43,7 +54,7 @@ pub(crate) fn tiny(variant: &str, half: bool) -> Vec<u8> {
     w.u32(&key("vocab_size"), VOCAB);
     w.u32(&key("context_length"), 512);
     w.u32(&key("embedding_length"), small(DIM));
-    w.u32(&key("block_count"), LAYERS);
+    w.u32(&key("block_count"), layers);
     w.u32(&key("feed_forward_length"), small(HIDDEN));
     w.u32(&key("attention.head_count"), small(HEADS));
     w.u32(&key("attention.head_count_kv"), small(KV_HEADS));
@@ -67,7 +78,7 @@ pub(crate) fn tiny(variant: &str, half: bool) -> Vec<u8> {
     }
     let (q, kv) = (HEADS * head_dim, KV_HEADS * head_dim);
     let mut tensors: Vec<(String, Vec<u64>)> = vec![("token_embd".into(), vec![DIM, u64::from(VOCAB)])];
-    for layer in 0..LAYERS {
+    for layer in 0..layers {
         let mut add = |name: &str, dims: &[u64]| tensors.push((format!("blk.{layer}.{name}"), dims.to_vec()));
         add("attn_norm", &[DIM]);
         if arch == "phi3" {

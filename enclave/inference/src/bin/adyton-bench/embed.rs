@@ -5,34 +5,46 @@ use std::time::Instant;
 
 use adyton_inference::encoder::{Encoder, Pooling};
 use adyton_inference::tokenizer::{Encode, Tokenizer};
-use adyton_model::encoder::{EncoderConfig, EncoderTensors, WordPieceFile};
+use adyton_model::encoder::{EncoderConfig, EncoderTensors, PoolingFile};
 use serde_json::{Value, json};
 
-use crate::{AnyError, Run};
+use crate::{AnyError, Run, file, folder};
 
-/// A number or flag in a JSON file that may be absent.
-fn setting(folder: &Path, file: &str, key: &str) -> Value {
-    let text = std::fs::read(folder.join(file)).unwrap_or_default();
-    let json: Value = serde_json::from_slice(&text).unwrap_or_default();
-    json[key].clone()
+/// An encoder, its vocabulary and the longest text it takes, tokens.
+fn load(run: &Run) -> Result<(Encoder, Tokenizer, usize), AnyError> {
+    let options = run.machine.options()?;
+    let tokenizer = file::tokenizer(&run.model)?;
+    if !run.model.is_dir() {
+        let encoder =
+            file::with_directory(&run.model, |gguf, source| Ok(Encoder::from_gguf(gguf, source, options)?))?;
+        let longest = encoder.max_tokens();
+        return Ok((encoder, tokenizer, longest));
+    }
+    let config = EncoderConfig::from_json(&folder::read(&run.model, "config.json")?)?;
+    let weights = folder::read(&run.model, "model.safetensors")?;
+    let encoder = Encoder::load(&config, &EncoderTensors::parse(&weights)?, options)?;
+    // Pooling and truncation are settings of the folder, not of tokenizer.json.
+    let pooling = match folder::optional(&run.model, "1_Pooling/config.json")? {
+        Some(bytes) => PoolingFile::from_json(&bytes)?,
+        None => PoolingFile::Mean,
+    };
+    let settings: Value = match folder::optional(&run.model, "sentence_bert_config.json")? {
+        Some(bytes) => serde_json::from_slice(&bytes)?,
+        None => Value::Null,
+    };
+    let longest = settings["max_seq_length"].as_u64().and_then(|longest| usize::try_from(longest).ok());
+    let longest = longest.unwrap_or(usize::MAX).min(encoder.max_tokens());
+    let pooling = match pooling {
+        PoolingFile::Mean => Pooling::Mean,
+        PoolingFile::Cls => Pooling::Cls,
+    };
+    Ok((encoder.with_pooling(pooling), tokenizer, longest))
 }
 
 /// The vectors; or, with `repetitions`, how long they took each time.
 pub(crate) fn embed(run: &Run, json_file: &Path, repetitions: usize) -> Result<Value, AnyError> {
-    let read = |file: &str| {
-        std::fs::read(run.model.join(file))
-            .map_err(|error| format!("{}/{file}: {error}", run.model.display()))
-    };
-    let config = EncoderConfig::from_json(&read("config.json")?)?;
-    let tokenizer = Tokenizer::from_word_piece(&WordPieceFile::from_json(&read("tokenizer.json")?)?)?;
-    let weights = read("model.safetensors")?;
-    let options = run.machine.options()?;
-    let encoder = Encoder::load(&config, &EncoderTensors::parse(&weights)?, options)?;
-    // Truncation and pooling are settings of the folder, not of tokenizer.json.
-    let cls = setting(&run.model, "1_Pooling/config.json", "pooling_mode_cls_token").as_bool() == Some(true);
-    let longest = setting(&run.model, "sentence_bert_config.json", "max_seq_length").as_u64();
-    let longest = longest.and_then(|longest| usize::try_from(longest).ok()).unwrap_or(usize::MAX);
-    let longest = longest.clamp(2, encoder.max_tokens().max(2));
+    let (encoder, tokenizer, longest) = load(run)?;
+    let (longest, pooling) = (longest.max(2), encoder.pooling());
     let texts: Vec<String> = serde_json::from_slice(&std::fs::read(json_file)?)?;
     let mut all = Vec::new();
     for text in &texts {
@@ -45,7 +57,6 @@ pub(crate) fn embed(run: &Run, json_file: &Path, repetitions: usize) -> Result<V
         }
         all.push(tokens);
     }
-    let pooling = if cls { Pooling::Cls } else { Pooling::Mean };
     let vectors = encoder.embed(&all, pooling)?;
     if repetitions == 0 {
         return Ok(json!(vectors));

@@ -1,12 +1,13 @@
-//! Model files on disk.
+//! Models on disk: GGUF files, and the folders of [`crate::folder`].
 
 use std::fs::File;
 use std::path::Path;
 
 use adyton_inference::lm::{self, Model, Source};
+use adyton_inference::tokenizer::Tokenizer;
 use adyton_model::gguf::Gguf;
 
-use crate::{AnyError, Run};
+use crate::{AnyError, Run, folder};
 
 /// Calls `then` with the directory of a file.
 pub(crate) fn with_directory<T>(
@@ -21,5 +22,16 @@ pub(crate) fn with_directory<T>(
 /// Loads a model.
 pub(crate) fn load(run: &Run) -> Result<Model, AnyError> {
     let options = run.machine.options()?;
+    if run.model.is_dir() {
+        return folder::model(&run.model, options);
+    }
     with_directory(&run.model, |gguf, source| Ok(Model::load(gguf, source, options)?))
+}
+
+/// The vocabulary of a model.
+pub(crate) fn tokenizer(path: &Path) -> Result<Tokenizer, AnyError> {
+    if path.is_dir() {
+        return folder::tokenizer(path);
+    }
+    with_directory(path, |gguf, _| Ok(Tokenizer::from_gguf(gguf)?))
 }

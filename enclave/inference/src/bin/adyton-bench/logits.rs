@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use adyton_inference::lm::{KvKind, Sequence, Step, Wanted};
-use adyton_inference::tokenizer::{Encode, Tokenizer};
+use adyton_inference::tokenizer::Encode;
 use serde_json::{Value, json};
 
 use crate::{AnyError, Run, file};
@@ -40,7 +40,6 @@ pub(crate) fn logits(run: &Run, tokens: &[u32], greedy: usize) -> Result<Value, 
 pub(crate) fn tokenize(model: &Path, text_file: &Path, special: bool) -> Result<Value, AnyError> {
     let text =
         std::fs::read_to_string(text_file).map_err(|error| format!("{}: {error}", text_file.display()))?;
-    let tokenizer = file::with_directory(model, |gguf, _| Ok(Tokenizer::from_gguf(gguf)?))?;
     let options = Encode { add_special: special, parse_special: special };
-    Ok(json!(tokenizer.encode(&text, options)?))
+    Ok(json!(file::tokenizer(model)?.encode(&text, options)?))
 }

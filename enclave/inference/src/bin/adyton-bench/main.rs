@@ -7,6 +7,7 @@
 mod arrive;
 mod embed;
 mod file;
+mod folder;
 mod limits;
 mod logits;
 mod speed;
@@ -31,7 +32,7 @@ struct Arguments {
 /// Which model and how to run it.
 #[derive(Args, Clone)]
 struct Run {
-    /// Model file (GGUF); for `embed` a folder with model.safetensors, config.json and tokenizer.json.
+    /// GGUF file, or Hugging Face folder with config.json, tokenizer.json and safetensors.
     #[arg(short, long)]
     model: PathBuf,
     #[command(flatten)]
@@ -104,7 +105,7 @@ enum Verb {
     },
     /// Token ids of a text file.
     Tokenize {
-        /// Model file (GGUF).
+        /// GGUF file, or folder with tokenizer.json.
         #[arg(short, long)]
         model: PathBuf,
         /// The text, UTF-8.
