@@ -122,7 +122,13 @@ pub enum Normalizer {
         content: String,
     },
     BertNormalizer {
-        #[serde(default)]
+        #[serde(default = "yes")]
+        clean_text: bool,
+        #[serde(default = "yes")]
+        handle_chinese_chars: bool,
+        /// Where absent, as `lowercase`.
+        strip_accents: Option<bool>,
+        #[serde(default = "yes")]
         lowercase: bool,
     },
 }
@@ -254,6 +260,8 @@ enum ModelJson {
         vocab: BTreeMap<String, u32>,
         #[serde(default)]
         unk_token: String,
+        continuing_subword_prefix: Option<String>,
+        max_input_chars_per_word: Option<u64>,
     },
 }
 
@@ -365,7 +373,19 @@ impl TokenizerFile {
                 }
                 TokenModel::Unigram { scores, unknown: unk_id, byte_fallback }
             }
-            ModelJson::WordPiece { vocab, unk_token } => {
+            ModelJson::WordPiece {
+                vocab,
+                unk_token,
+                continuing_subword_prefix,
+                max_input_chars_per_word,
+            } => {
+                let usual = continuing_subword_prefix.is_none_or(|prefix| prefix == "##")
+                    && max_input_chars_per_word.is_none_or(|most| most == 100);
+                if !usual {
+                    return Err(inconsistent(
+                        "WordPiece is read with the prefix ## and words of 100 characters",
+                    ));
+                }
                 place(&mut tokens, vocab, json.added_tokens.len())?;
                 TokenModel::WordPiece { unknown: unk_token }
             }

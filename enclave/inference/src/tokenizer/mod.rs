@@ -23,7 +23,7 @@ pub use vocabulary::{TokenKind, Vocabulary};
 use std::fmt;
 
 use adyton_model::gguf::{Gguf, GgufError, Value};
-use adyton_model::tokenizer::{FileToken, Normalizer, Part, TokenModel, TokenizerFile};
+use adyton_model::tokenizer::{FileToken, Normalizer, Part, PreTokenizer, TokenModel, TokenizerFile};
 
 use special::{Piece, Special};
 
@@ -102,7 +102,7 @@ impl Tokenizer {
         let algorithm = match model {
             "gpt2" | "gemma4" => Algorithm::Bpe(bpe::Bpe::from_gguf(gguf, &vocabulary, model)?),
             "llama" => Algorithm::SentencePiece(sentencepiece::SentencePiece::from_gguf(gguf)?),
-            "bert" => Algorithm::WordPiece(wordpiece::WordPiece::new(&vocabulary, true)),
+            "bert" => Algorithm::WordPiece(wordpiece::WordPiece::new(&vocabulary, cleaning_of_gguf(gguf)?)),
             "t5" => Algorithm::Pipeline(unigram_of_gguf(gguf, &vocabulary)?),
             other => return Err(TokenizerError::Model(other.chars().take(64).collect())),
         };
@@ -150,10 +150,22 @@ impl Tokenizer {
 
     fn from_word_piece(file: &TokenizerFile, unknown: &str) -> Result<Self, TokenizerError> {
         let vocabulary = Vocabulary::from_word_piece(file, unknown)?;
-        let uncased = file.normalizers.iter().any(|step| {
-            matches!(step, Normalizer::BertNormalizer { lowercase: true } | Normalizer::Lowercase)
-        });
-        let algorithm = Algorithm::WordPiece(wordpiece::WordPiece::new(&vocabulary, uncased));
+        let [Normalizer::BertNormalizer { clean_text: true, handle_chinese_chars, strip_accents, lowercase }] =
+            file.normalizers.as_slice()
+        else {
+            return Err(TokenizerError::Vocabulary(
+                "WordPiece goes with a BertNormalizer that cleans the text",
+            ));
+        };
+        if !matches!(file.pre_tokenizers.as_slice(), [PreTokenizer::BertPreTokenizer]) {
+            return Err(TokenizerError::Vocabulary("WordPiece goes with BertPreTokenizer"));
+        }
+        let cleaning = wordpiece::Cleaning {
+            lowercase: *lowercase,
+            strip_accents: strip_accents.unwrap_or(*lowercase),
+            ideographs_apart: *handle_chinese_chars,
+        };
+        let algorithm = Algorithm::WordPiece(wordpiece::WordPiece::new(&vocabulary, cleaning));
         let special = Special::new(&vocabulary, Vec::new(), Vec::new());
         let pair = pair(&vocabulary, false);
         Ok(Self { vocabulary, special, algorithm, pair })
@@ -264,6 +276,13 @@ impl Tokenizer {
             Algorithm::SentencePiece(_) | Algorithm::WordPiece(_) => false,
         }
     }
+}
+
+/// What a GGUF file says of cleaning texts for WordPiece.
+fn cleaning_of_gguf(gguf: &Gguf<'_>) -> Result<wordpiece::Cleaning, TokenizerError> {
+    let lowercase = gguf.flag("tokenizer.ggml.normalizer.lowercase")?.unwrap_or(true);
+    let strip_accents = gguf.flag("tokenizer.ggml.normalizer.strip_accents")?.unwrap_or(lowercase);
+    Ok(wordpiece::Cleaning { lowercase, strip_accents, ideographs_apart: true })
 }
 
 /// Tokens, scores and replacements of a unigram vocabulary in a GGUF file.

@@ -1,7 +1,7 @@
 //! WordPiece (BERT, MiniLM, BGE): words are cut into the longest known pieces from the left.
 //!
-//! In GGUF the first piece of a word carries a leading U+2581 and the others nothing. Text is brought to the form of
-//! uncased models: decomposed, marks removed, lower case.
+//! In GGUF the first piece of a word carries a leading U+2581 and the others nothing. For uncased models text is decomposed,
+//! its marks are removed, and it becomes lower case.
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
@@ -12,21 +12,30 @@ use super::vocabulary::Vocabulary;
 /// Longer words are unknown as a whole, as in the original.
 const MAX_WORD_CHARS: usize = 100;
 
+/// How a text is brought to the form the vocabulary was made for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cleaning {
+    pub(super) lowercase: bool,
+    pub(super) strip_accents: bool,
+    /// Whether each CJK ideograph is a word.
+    pub(super) ideographs_apart: bool,
+}
+
 #[derive(Debug)]
 pub(super) struct WordPiece {
     /// Longest token, bytes.
     longest: usize,
-    /// Whether text becomes lower case and loses its accents.
-    uncased: bool,
+    cleaning: Cleaning,
 }
 
 impl WordPiece {
-    pub(super) fn new(v: &Vocabulary, uncased: bool) -> Self {
-        Self { longest: (0u32..).take(v.len()).map(|token| v.text(token).len()).max().unwrap_or(0), uncased }
+    pub(super) fn new(v: &Vocabulary, cleaning: Cleaning) -> Self {
+        let longest = (0u32..).take(v.len()).map(|token| v.text(token).len()).max().unwrap_or(0);
+        Self { longest, cleaning }
     }
 
     pub(super) fn encode(&self, v: &Vocabulary, text: &str, out: &mut Vec<u32>) {
-        for word in words(text, self.uncased) {
+        for word in words(text, self.cleaning) {
             if word.chars().count() > MAX_WORD_CHARS || !self.word(v, &format!("{ESCAPED_SPACE}{word}"), out)
             {
                 out.extend(v.unknown);
@@ -53,22 +62,24 @@ impl WordPiece {
 }
 
 /// Words and single punctuation marks of a text.
-fn words(text: &str, uncased: bool) -> Vec<String> {
-    if uncased {
-        split(text.nfd().filter(|c| !is_mark(*c)).flat_map(char::to_lowercase))
-    } else {
-        split(text.chars())
+fn words(text: &str, cleaning: Cleaning) -> Vec<String> {
+    let apart = cleaning.ideographs_apart;
+    match (cleaning.strip_accents, cleaning.lowercase) {
+        (true, true) => split(text.nfd().filter(|c| !is_mark(*c)).flat_map(char::to_lowercase), apart),
+        (true, false) => split(text.nfd().filter(|c| !is_mark(*c)), apart),
+        (false, true) => split(text.chars().flat_map(char::to_lowercase), apart),
+        (false, false) => split(text.chars(), apart),
     }
 }
 
-fn split(chars: impl Iterator<Item = char>) -> Vec<String> {
+fn split(chars: impl Iterator<Item = char>, ideographs_apart: bool) -> Vec<String> {
     let mut words = vec![String::new()];
     for c in chars {
         if c.is_whitespace() {
             words.push(String::new());
         } else if c == '\u{fffd}' || is_control(c) {
             // Dropped.
-        } else if is_punctuation(c) || is_ideograph(c) {
+        } else if is_punctuation(c) || (ideographs_apart && is_ideograph(c)) {
             words.push(c.to_string());
             words.push(String::new());
         } else if let Some(word) = words.last_mut() {
@@ -115,12 +126,20 @@ fn is_ideograph(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::words;
+    use super::{Cleaning, words};
 
     #[test]
-    fn words_of_uncased_models() {
-        assert_eq!(words("Äpfel, naïve\u{0}  $5 中文", true), ["apfel", ",", "naive", "$", "5", "中", "文"]);
-        assert_eq!(words("Äpfel Naïve", false), ["Äpfel", "Naïve"]);
-        assert_eq!(words(" \t\n", true), [""; 0]);
+    fn words_are_cleaned_as_the_model_wants_them() {
+        let uncased = Cleaning { lowercase: true, strip_accents: true, ideographs_apart: true };
+        let cased = Cleaning { lowercase: false, strip_accents: false, ..uncased };
+        assert_eq!(
+            words("Äpfel, naïve\u{0}  $5 中文", uncased),
+            ["apfel", ",", "naive", "$", "5", "中", "文"]
+        );
+        assert_eq!(words("Äpfel Naïve", cased), ["Äpfel", "Naïve"]);
+        assert_eq!(words("Äpfel", Cleaning { strip_accents: false, ..uncased }), ["äpfel"]);
+        assert_eq!(words("Äpfel", Cleaning { lowercase: false, ..uncased }), ["Apfel"]);
+        assert_eq!(words("a中文", Cleaning { ideographs_apart: false, ..cased }), ["a中文"]);
+        assert_eq!(words(" \t\n", uncased), [""; 0]);
     }
 }
