@@ -126,6 +126,10 @@ impl ChatTemplate {
         environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, message))
         });
+        // To minijinja none is an empty list; to the Jinja of the models' own code it is no list.
+        environment.add_test("iterable", |value: &Value| {
+            !value.is_none() && !value.is_undefined() && value.try_iter().is_ok()
+        });
         environment.add_template_owned("chat", source.to_owned())?;
         Ok(Self { environment })
     }
@@ -149,6 +153,9 @@ impl ChatTemplate {
             eos_token => chat.eos_token,
             add_generation_prompt => chat.add_generation_prompt,
             strftime_now,
+            // There are none here, and the models' own code says so: templates tell "none" from "undefined".
+            tools => (),
+            documents => (),
         };
         let rendered = self.environment.get_template("chat")?.render_captured_to(context, &mut out).map(drop);
         match rendered {
@@ -245,5 +252,10 @@ mod tests {
         let today = ChatTemplate::new("{{ strftime_now('%d %b %Y') }}").unwrap();
         let chat = ChatContext { today: "24 Nov 2026", ..ChatContext::default() };
         assert_eq!(today.render(&[], chat).unwrap(), "24 Nov 2026");
+        let tools = ChatTemplate::new(
+            "{% if tools is not none or (tools is iterable and tools | length > 0) %}tools{% endif %}",
+        )
+        .unwrap();
+        assert_eq!(tools.render(&[], chat).unwrap(), "");
     }
 }
