@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use adyton_inference::tokenizer::{Detokenizer, Encode, Tokenizer};
+use adyton_inference::tokenizer::{Detokenizer, Encode, TokenKind, Tokenizer};
 use adyton_model::gguf::Gguf;
 
 fn samples() -> Vec<PathBuf> {
@@ -58,6 +58,24 @@ fn texts_become_exactly_the_expected_tokens() {
         assert!(count >= expected.len().saturating_sub(1) && count > 10, "{}: {count}", file.display());
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// What ends an answer, or begins a text, never comes out of what a stranger wrote.
+#[test]
+fn texts_become_no_token_that_ends_an_answer() {
+    for file in samples() {
+        let tokenizer = load(&file);
+        let vocabulary = tokenizer.vocabulary();
+        // Phi-3's file calls this one user-defined.
+        let special = |id: &u32| vocabulary.kind(*id) != TokenKind::Normal;
+        let slash = vocabulary.id("</s>").filter(special);
+        for token in vocabulary.end_of_turn().iter().chain(&slash) {
+            let text = format!("a{} b", vocabulary.text(*token));
+            let options = |parse_special| Encode { add_special: false, parse_special };
+            assert!(tokenizer.encode(&text, options(true)).unwrap().contains(token), "{text}");
+            assert!(!tokenizer.encode(&text, options(false)).unwrap().contains(token), "{text}");
+        }
+    }
 }
 
 #[test]

@@ -120,13 +120,30 @@ impl Vocabulary {
         Ok(vocabulary)
     }
 
-    /// Sets what ends an answer: `end` and control tokens that usually do.
+    /// Sets what ends an answer: `end` and special tokens that usually do. Those that files call user-defined, as Phi-3's
+    /// `</s>`, become control tokens, or the text of one in what a stranger wrote would be it.
     fn end_with(&mut self, mut end: Vec<u32>) {
-        let usual = ["<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>", "<|eom_id|>"];
-        let control = |id: &u32| self.kind(*id) == TokenKind::Control;
-        end.extend(usual.iter().filter_map(|text| self.id(text).filter(control)));
+        let usual = [
+            "<|im_end|>",
+            "<|eot_id|>",
+            "<end_of_turn>",
+            "<|end|>",
+            "<|endoftext|>",
+            "<|end_of_text|>",
+            "<|eom_id|>",
+            "</s>",
+        ];
+        let special = |id: &u32| matches!(self.kind(*id), TokenKind::Control | TokenKind::UserDefined);
+        end.extend(usual.iter().filter_map(|text| self.id(text).filter(special)));
         end.sort_unstable();
         end.dedup();
+        for id in end.iter().copied().chain(self.bos) {
+            if let Some(kind) = self.kinds.get_mut(id as usize)
+                && *kind == TokenKind::UserDefined
+            {
+                *kind = TokenKind::Control;
+            }
+        }
         self.end_of_turn = end;
     }
 
