@@ -35,7 +35,7 @@ pub(crate) struct VerifyArgs {
 #[command(after_help = "Example:\n  adyton receipt replay receipt.json --model model.gguf\n\n\
                   Limits are those of the service's launch document, table [language]; max_tokens and positions\n\
                   matter to requests that leave max_tokens out, and to answers that end where there is no more room;\n\
-                  kv to all of them.")]
+                  kv and long_context to all of them.")]
 pub(crate) struct ReplayArgs {
     /// A file that `adyton chat --receipt` or `adyton complete --receipt` wrote.
     file: PathBuf,
@@ -51,6 +51,9 @@ pub(crate) struct ReplayArgs {
     /// How the service holds keys and values: f32, f16 or q8.
     #[arg(long, value_name = "KIND", default_value = "f16")]
     kv: KvKind,
+    /// Whether the service takes the model's rotations for long texts.
+    #[arg(long)]
+    long_context: bool,
     /// Computing threads; without it one for each processor. The answer does not depend on them.
     #[arg(long, env = "ADYTON_THREADS")]
     threads: Option<usize>,
@@ -65,8 +68,9 @@ pub(crate) fn run(command: &ReceiptCommand, output: &Output) -> Result<Printed, 
 
 fn compute_again(args: &ReplayArgs, output: &Output) -> Result<Printed, Failure> {
     let file = ReceiptFile::read(&args.file)?;
-    let ReplayArgs { threads, max_tokens, positions, kv, .. } = *args;
-    let limits = LanguageLimits { threads, max_tokens, positions, kv, ..LanguageLimits::default() };
+    let ReplayArgs { threads, max_tokens, positions, kv, long_context, .. } = *args;
+    let limits =
+        LanguageLimits { threads, max_tokens, positions, kv, long_context, ..LanguageLimits::default() };
     let unusable = |reason: &dyn std::fmt::Display| {
         Failure::own(format!("cannot use {}: {reason}", args.model.display()))
     };

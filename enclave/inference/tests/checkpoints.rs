@@ -76,6 +76,25 @@ fn config(gguf: &Gguf<'_>, variant: &str) -> Value {
     config
 }
 
+/// The configuration with the divisors of rotations that a GGUF file has in tensors.
+fn with_factors(mut config: Value, gguf: &Gguf<'_>, bytes: &[u8]) -> Value {
+    let factors = |name: &str| -> Option<Vec<f32>> {
+        let tensor = gguf.tensor(name)?;
+        let data = &bytes[tensor.start as usize..][..tensor.len_bytes as usize];
+        Some(data.as_chunks::<4>().0.iter().map(|x| f32::from_le_bytes(*x)).collect())
+    };
+    if let (Some(short), Some(long)) =
+        (factors("rope_factors_short.weight"), factors("rope_factors_long.weight"))
+    {
+        let number = |key: &str| gguf.number(&format!("phi3.rope.scaling.{key}")).unwrap();
+        let original = gguf.integer("phi3.rope.scaling.original_context_length").unwrap();
+        config["original_max_position_embeddings"] = json!(original);
+        config["rope_scaling"] = json!({"rope_type": "longrope", "type": "longrope", "short_factor": short,
+            "long_factor": long, "attention_factor": number("attn_factor"), "original_max_position_embeddings": original});
+    }
+    config
+}
+
 /// Rows of heads in pairs become rows in halves.
 fn halves(bytes: &[u8], rows: usize, head_dim: usize) -> Vec<u8> {
     let row = bytes.len() / rows;
@@ -131,7 +150,7 @@ fn converted(gguf_bytes: &mut [u8]) -> Vec<Tensor> {
             "token_embd" => "embed_tokens",
             "output_norm" => "norm",
             "output" => "lm_head",
-            "rope_freqs" => continue,
+            "rope_freqs" | "rope_factors_short" | "rope_factors_long" => continue,
             "attn_norm" => "input_layernorm",
             "attn_q" => "self_attn.q_proj",
             "attn_k" => "self_attn.k_proj",
@@ -207,7 +226,7 @@ fn load(config: &Value, tensors: &[Tensor], n: usize) -> Result<Model, ModelErro
     let slices: Vec<&[u8]> = files.iter().map(Vec::as_slice).collect();
     let sources: Vec<&dyn Source> = slices.iter().map(|slice| slice as &dyn Source).collect();
     let config = LanguageConfig::from_json(config.to_string().as_bytes()).unwrap();
-    Model::load_checkpoint(&config, &shards, &sources, Options::default())
+    Model::load_checkpoint(&config, &shards, &sources, Options { long_context: true, ..Options::default() })
 }
 
 fn logits(model: &Model) -> Vec<f32> {
@@ -221,7 +240,7 @@ fn logits(model: &Model) -> Vec<f32> {
 
 fn from_gguf(bytes: &[u8]) -> Model {
     let gguf = Gguf::parse(bytes, bytes.len() as u64).unwrap();
-    Model::load(&gguf, &bytes, Options::default()).unwrap()
+    Model::load(&gguf, &bytes, Options { long_context: true, ..Options::default() }).unwrap()
 }
 
 fn bits(x: &[f32]) -> Vec<u32> {
@@ -236,6 +255,7 @@ fn every_family_gives_the_bits_of_its_gguf_file() {
             let tensors = converted(&mut bytes);
             let gguf = Gguf::parse(&bytes, bytes.len() as u64).unwrap();
             let config = config(&gguf, variant);
+            let config = with_factors(config, &gguf, &bytes);
             let want = bits(&logits(&from_gguf(&bytes)));
             for n in [1, 3] {
                 let model = load(&config, &tensors, n).unwrap();
@@ -254,7 +274,8 @@ fn every_family_gives_the_logits_of_its_own_code() {
     for variant in FAMILIES {
         let mut bytes = tiny(variant, false);
         let tensors = converted(&mut bytes);
-        let config = config(&Gguf::parse(&bytes, bytes.len() as u64).unwrap(), variant);
+        let gguf = Gguf::parse(&bytes, bytes.len() as u64).unwrap();
+        let config = with_factors(config(&gguf, variant), &gguf, &bytes);
         if let Some(folder) = std::env::var_os("ADYTON_WRITE_MODELS") {
             let folder = std::path::Path::new(&folder).join(variant);
             std::fs::create_dir_all(&folder).unwrap();

@@ -27,9 +27,10 @@ const END: u32 = 2;
 const PIECES: [&str; 12] =
     ["{\"", "\":", "\": \"", "\", \"", "\"}", "true", "fal", "se", "nu", "ll", " \u{e9}t\u{e9}", "12"];
 
-/// A vocabulary of bytes and some pieces, with control tokens among them.
+/// A vocabulary of bytes and some pieces, with control tokens among them; one of them ends answers, or none.
 fn tokenizer(with_end: bool) -> Tokenizer {
-    let mut tokens: Vec<String> = ["<unk>", "<s>", "</s>"].map(str::to_owned).to_vec();
+    let mut tokens: Vec<String> =
+        ["<unk>", "<s>", if with_end { "</s>" } else { "<mask>" }].map(str::to_owned).to_vec();
     let mut kinds = vec![2, 3, 3];
     tokens.extend((0..=255u8).map(|byte| format!("<0x{byte:02X}>")));
     kinds.resize(tokens.len(), 6);

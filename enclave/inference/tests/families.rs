@@ -25,7 +25,7 @@ use common::{FAMILIES, VOCAB, tiny};
 
 fn load(bytes: &[u8], options: Options) -> Result<Model, ModelError> {
     let gguf = Gguf::parse(bytes, bytes.len() as u64)?;
-    Model::load(&gguf, &bytes, options)
+    Model::load(&gguf, &bytes, Options { long_context: true, ..options })
 }
 
 fn logits(model: &Model, tokens: &[u32], chunk: usize) -> Vec<u32> {
@@ -139,7 +139,8 @@ fn every_byte_of_a_tensor_is_read_once_and_given_back() {
         let bytes = tiny(variant, true);
         let gguf = Gguf::parse(&bytes, bytes.len() as u64).unwrap();
         let source = Going { bytes: &bytes, gone: Mutex::new(vec![false; bytes.len()]) };
-        let model = Model::load(&gguf, &source, Options::new(2)).unwrap();
+        let options = Options { long_context: true, ..Options::new(2) };
+        let model = Model::load(&gguf, &source, options).unwrap();
         let gone = source.gone.into_inner().unwrap();
         let (directory, tensors) = gone.split_at(gguf.tensors()[0].start as usize);
         assert!(!directory.contains(&true) && !tensors.contains(&false), "{variant}");
@@ -357,6 +358,21 @@ fn engine_error(bytes: &[u8], prompt: Vec<u32>) -> ModelError {
     let model = load(bytes, Options::default()).unwrap();
     let mut engine = Engine::new(model, EngineOptions { positions: 64, ..EngineOptions::default() });
     engine.submit(Request { prompt: prompt.into(), ..request(&[1], 1) }).unwrap_err()
+}
+
+/// Which rotations a model of two kinds has is said when it is loaded; with those for short texts there are no long ones.
+#[test]
+fn long_texts_want_long_rotations() {
+    let bytes = tiny("phi3-long", false);
+    let gguf = Gguf::parse(&bytes, bytes.len() as u64).unwrap();
+    let short = Model::load(&gguf, &bytes.as_slice(), Options::default()).unwrap();
+    let long = load(&bytes, Options::default()).unwrap();
+    assert_eq!((short.architecture().seq_len, long.architecture().seq_len), (16, 512));
+    assert!(logits(&short, &prompt(16), 16) != logits(&long, &prompt(16), 16));
+    let (mut cache, mut sequence) = (short.cache(KvKind::F32, 64), Sequence::default());
+    let step = Step { sequence: &mut sequence, tokens: &prompt(17), wanted: Wanted::Last };
+    let error = short.forward(&mut cache, &mut [step]).unwrap_err();
+    assert!(matches!(error, ModelError::ContextFull { len: 17, seq_len: 16 }));
 }
 
 #[test]

@@ -75,6 +75,9 @@ fn texts_become_no_token_that_ends_an_answer() {
             assert!(tokenizer.encode(&text, options(true)).unwrap().contains(token), "{text}");
             assert!(!tokenizer.encode(&text, options(false)).unwrap().contains(token), "{text}");
         }
+        // The one the file names stays what templates are given.
+        let eos = vocabulary.eos().map(|eos| vocabulary.text(eos));
+        assert!(!file.to_string_lossy().contains("phi-3") || eos == Some("<|endoftext|>"), "{eos:?}");
     }
 }
 

@@ -80,11 +80,21 @@ pub struct LanguageLimits {
     pub max_tokens: usize,
     /// How keys and values are held. Answers depend on it.
     pub kv: KvKind,
+    /// For models with other rotations for long texts than for short ones: those for long texts. Answers depend on it.
+    pub long_context: bool,
 }
 
 impl Default for LanguageLimits {
     fn default() -> Self {
-        Self { threads: None, positions: 16_384, running: 16, waiting: 64, max_tokens: 4096, kv: KvKind::F16 }
+        Self {
+            threads: None,
+            positions: 16_384,
+            running: 16,
+            waiting: 64,
+            max_tokens: 4096,
+            kv: KvKind::F16,
+            long_context: false,
+        }
     }
 }
 
@@ -119,7 +129,8 @@ impl Language {
         let template = template.map(ChatTemplate::new).transpose();
         let template = template.map_err(|_| not("its chat template does not compile"))?;
         let threads = limits.threads.or_else(|| available_parallelism().ok().map(usize::from)).unwrap_or(1);
-        let model = Model::load(gguf, source, Options::new(threads)).map_err(|_| not(NO_MODEL))?;
+        let options = Options { long_context: limits.long_context, ..Options::new(threads) };
+        let model = Model::load(gguf, source, options).map_err(|_| not(NO_MODEL))?;
         let seq_len = model.architecture().seq_len.min(limits.positions);
         let engine = EngineOptions {
             kv: limits.kv,
@@ -201,7 +212,7 @@ impl Language {
         };
         let context = ChatContext {
             bos_token: text_of(vocabulary.bos()),
-            eos_token: text_of(vocabulary.end_of_turn().first().copied()),
+            eos_token: text_of(vocabulary.eos()),
             add_generation_prompt: true,
             // The clock is the host's, and an answer depends on the request alone.
             today: "",

@@ -112,7 +112,8 @@ impl LaunchDocument {
         }
         let Limits { max_connections, max_request_bytes, max_buffered_bytes, max_rows, max_parallel } =
             document.limits;
-        let LanguageLimits { threads, positions, running, waiting, max_tokens, kv: _ } = document.language;
+        let LanguageLimits { threads, positions, running, waiting, max_tokens, kv: _, long_context: _ } =
+            document.language;
         let language = [threads.unwrap_or(1), positions, running, waiting, max_tokens];
         let limits = [max_connections, max_request_bytes, max_buffered_bytes, max_rows, max_parallel];
         if limits.contains(&0) || language.contains(&0) {

@@ -37,7 +37,7 @@ impl Source for &[u8] {
     }
 }
 
-/// How a model is run. None of it changes results.
+/// How a model is run. None of it changes results but [`Self::long_context`].
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Threads that compute. Models that are loaded with clones of one `Options` share them.
@@ -47,13 +47,17 @@ pub struct Options {
     /// Whether an output matrix of floats is held in 8-bit codes as well, one of 16 bits half as large again: where only the
     /// largest logit counts, few rows of the matrix itself are read then.
     pub screen: bool,
+    /// For models with other rotations beyond the context of training than within (LongRoPE, Phi-3): takes those of beyond,
+    /// for all texts, and so long ones are possible. Otherwise sequences stay within, and such texts are computed as the
+    /// model's own code does.
+    pub long_context: bool,
 }
 
 impl Options {
     /// New threads, the caller's included in their number, on the best path of this processor.
     #[must_use]
     pub fn new(threads: usize) -> Self {
-        Self { pool: Arc::new(Pool::new(threads)), path: Path::best(), screen: true }
+        Self { pool: Arc::new(Pool::new(threads)), path: Path::best(), screen: true, long_context: false }
     }
 }
 
@@ -124,7 +128,7 @@ impl Model {
         tensors: &dyn Tensors,
         options: Options,
     ) -> Result<Self, ModelError> {
-        let Options { pool, path, screen } = options;
+        let Options { pool, path, screen, long_context } = options;
         let mut loader = Loader::new(tensors, &pool);
         let embedding = loader.matrix("token_embd.weight", a.dim, a.vocab_size)?;
         let mut layers = Vec::new();
@@ -142,11 +146,15 @@ impl Model {
         let pairs = a.rope_dim / 2;
         let divisors = match a.rope_scaling {
             RopeScaling::Long { original, .. } => {
-                // Which divisors apply would otherwise depend on how long a text becomes: sequences stay within the
-                // context of training, where the short ones do.
-                a.seq_len = a.seq_len.min(original);
-                loader.optional_vector("rope_factors_long.weight", pairs)?;
-                loader.optional_vector("rope_factors_short.weight", pairs)?
+                // Which divisors apply is said beforehand, and does not depend on how long a text becomes.
+                let long = loader.optional_vector("rope_factors_long.weight", pairs)?;
+                let short = loader.optional_vector("rope_factors_short.weight", pairs)?;
+                if long_context {
+                    long
+                } else {
+                    a.seq_len = a.seq_len.min(original);
+                    short
+                }
             }
             _ => loader.optional_vector("rope_freqs.weight", pairs)?,
         };

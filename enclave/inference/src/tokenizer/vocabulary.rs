@@ -309,6 +309,12 @@ impl Vocabulary {
         self.bos
     }
 
+    /// End of a sequence, as the file names it.
+    #[must_use]
+    pub fn eos(&self) -> Option<u32> {
+        self.eos
+    }
+
     /// Every token that ends an answer, sorted.
     #[must_use]
     pub fn end_of_turn(&self) -> &[u32] {

@@ -6,7 +6,7 @@ use adyton_model::half::f32_to_f16;
 use adyton_model::quant::TensorType;
 
 /// Families and variants there are models for.
-pub(crate) const FAMILIES: [&str; 10] = [
+pub(crate) const FAMILIES: [&str; 11] = [
     "llama",
     "llama-yarn",
     "llama-experts",
@@ -17,6 +17,7 @@ pub(crate) const FAMILIES: [&str; 10] = [
     "gemma2",
     "gemma3",
     "phi3",
+    "phi3-long",
 ];
 
 /// Tokens of their vocabularies.
@@ -65,6 +66,11 @@ pub(crate) fn tiny(variant: &str, half: bool) -> Vec<u8> {
     w.f32(&key("attention.layer_norm_rms_epsilon"), 1e-5);
     if gemma {
         w.u32(&key("attention.sliding_window"), 8);
+    }
+    if variant == "phi3-long" {
+        w.text(&key("rope.scaling.type"), "longrope");
+        w.u32(&key("rope.scaling.original_context_length"), 16);
+        w.f32(&key("rope.scaling.attn_factor"), 1.5);
     }
     if variant == "llama-yarn" {
         w.text(&key("rope.scaling.type"), "yarn");
@@ -121,6 +127,9 @@ pub(crate) fn tiny(variant: &str, half: bool) -> Vec<u8> {
             }
         }
     }
+    if variant == "phi3-long" {
+        tensors.extend(["short", "long"].map(|name| (format!("rope_factors_{name}"), vec![head_dim / 2])));
+    }
     tensors.push(("output_norm".into(), vec![DIM]));
     if !gemma {
         tensors.push(("output".into(), vec![DIM, u64::from(VOCAB)]));
@@ -133,7 +142,11 @@ pub(crate) fn tiny(variant: &str, half: bool) -> Vec<u8> {
         w.tensor(&full, if f16 { TensorType::F16 } else { TensorType::F32 }, dims);
         let n: u64 = dims.iter().product();
         let scale = if dims.len() > 1 { 2.5 / (dims[0] as f32).sqrt() } else { 0.3 };
-        let base = if name.ends_with("norm") { 1.0 } else { 0.0 };
+        let base = match name.as_str() {
+            "rope_factors_long" => 4.0,
+            name if name.ends_with("norm") || name == "rope_factors_short" => 1.0,
+            _ => 0.0,
+        };
         let values = (0..n).map(|_| base + scale * random.next());
         data.push(if f16 {
             values.flat_map(|x| f32_to_f16(x).to_le_bytes()).collect()

@@ -12,7 +12,7 @@ use crate::{AnyError, Run, file, folder};
 
 /// An encoder, its vocabulary and the longest text it takes, tokens.
 fn load(run: &Run) -> Result<(Encoder, Tokenizer, usize), AnyError> {
-    let options = run.machine.options()?;
+    let options = run.options()?;
     let tokenizer = file::tokenizer(&run.model)?;
     if !run.model.is_dir() {
         let encoder =

@@ -21,7 +21,7 @@ pub(crate) fn with_directory<T>(
 
 /// Loads a model.
 pub(crate) fn load(run: &Run) -> Result<Model, AnyError> {
-    let options = run.machine.options()?;
+    let options = run.options()?;
     if run.model.is_dir() {
         return folder::model(&run.model, options);
     }

@@ -40,6 +40,15 @@ struct Run {
     /// Keys and values: f16, f32 or q8.
     #[arg(long)]
     kv: Option<KvKind>,
+    /// Of models with other rotations for long texts than for short ones (Phi-3), those for long texts.
+    #[arg(long)]
+    long_context: bool,
+}
+
+impl Run {
+    fn options(&self) -> Result<Options, AnyError> {
+        Ok(Options { long_context: self.long_context, ..self.machine.options()? })
+    }
 }
 
 /// What of the machine is used.
