@@ -166,6 +166,7 @@ fn gguf_config(gguf: &Gguf<'_>) -> Result<(EncoderConfig, Pooling), EncodeError>
         hidden_act: "gelu".to_owned(),
         model_type: "bert".to_owned(),
         pad_token_id: None,
+        position_embedding_type: None,
     };
     // The same limits as for `config.json`.
     let config = config.verified()?;

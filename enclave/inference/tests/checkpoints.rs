@@ -55,6 +55,10 @@ fn config(gguf: &Gguf<'_>, variant: &str) -> Value {
     if variant == "llama-yarn" {
         config["rope_scaling"] = json!({"rope_type": "yarn", "type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128});
     }
+    if variant == "qwen2-yarn" {
+        config["rope_scaling"] = json!({"rope_type": "yarn", "type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128,
+            "beta_fast": 8.0, "beta_slow": 2.0, "attention_factor": 1.25});
+    }
     if arch.starts_with("gemma") {
         config["query_pre_attn_scalar"] = config["head_dim"].clone();
     }
@@ -389,7 +393,8 @@ fn folders_that_do_not_fit_are_named_errors() {
         ("rope_scaling", json!({"type": "dynamic", "factor": 2.0})),
         ("rope_scaling", json!({"type": "linear", "factor": -2.0})),
         ("rope_scaling", json!({"rope_type": "llama3", "factor": 8.0})),
-        ("rope_scaling", json!({"rope_type": "yarn", "factor": 8.0, "beta_fast": 16.0})),
+        ("rope_scaling", json!({"rope_type": "yarn", "factor": 8.0, "beta_fast": -16.0})),
+        ("rope_scaling", json!({"rope_type": "yarn", "factor": 8.0, "truncate": false})),
     ] {
         let error = with(key, value);
         assert!(matches!(error, ModelError::Metadata { .. }), "{key}: {error}");

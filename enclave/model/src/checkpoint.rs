@@ -175,6 +175,7 @@ pub struct RopeParameters {
     pub beta_fast: Option<f64>,
     pub beta_slow: Option<f64>,
     pub mscale: Option<f64>,
+    pub truncate: Option<bool>,
     pub short_factor: Option<Vec<f64>>,
     pub long_factor: Option<Vec<f64>>,
     pub partial_rotary_factor: Option<f64>,

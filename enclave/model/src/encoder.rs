@@ -48,6 +48,7 @@ pub struct EncoderConfig {
     #[serde(default)]
     pub model_type: String,
     pub pad_token_id: Option<usize>,
+    pub position_embedding_type: Option<String>,
 }
 
 impl EncoderConfig {
@@ -91,6 +92,12 @@ impl EncoderConfig {
             return Err(EncoderError::Unsupported(format!(
                 "model type `{}` with `{}` is not computed here, only bert and roberta with gelu",
                 config.model_type, config.hidden_act
+            )));
+        }
+        if let Some(kind) = config.position_embedding_type.as_deref().filter(|kind| *kind != "absolute") {
+            let kind: String = kind.chars().take(40).collect();
+            return Err(EncoderError::Unsupported(format!(
+                "position_embedding_type `{kind}` is not computed here, only absolute"
             )));
         }
         if config.first_position() >= config.max_position_embeddings {
@@ -247,5 +254,8 @@ mod tests {
         assert!(config(0, 8, "gelu").is_err());
         assert!(config(2, 1 << 20, "gelu").is_err());
         assert!(config(2, 8, "relu").is_err());
+        let relative = config(2, 8, "gelu")
+            .map(|known| EncoderConfig { position_embedding_type: Some("relative_key".to_owned()), ..known });
+        assert!(relative.and_then(EncoderConfig::verified).is_err());
     }
 }

@@ -3,6 +3,7 @@
 use adyton_model::gguf::{Gguf, GgufError};
 
 use super::ModelError;
+use crate::dense::math::ln;
 
 /// The families that are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +67,8 @@ pub enum RopeScaling {
         original: usize,
         /// Extra factor on sine and cosine.
         attention: f64,
+        /// Rotations within the context of training above which a frequency is kept, and below which it is divided.
+        rotations: (f64, f64),
     },
     /// Divisors in `rope_factors_short.weight` and `rope_factors_long.weight`.
     Long {
@@ -338,6 +341,11 @@ fn vocabulary(gguf: &Gguf<'_>, prefix: &str, rows: usize) -> Result<(), ModelErr
     }
 }
 
+/// What YaRN multiplies sines and cosines by.
+pub(super) fn yarn_attention(factor: f64) -> f64 {
+    1.0 + 0.1 * ln(factor)
+}
+
 fn rope_scaling(keys: &Keys<'_>, seq_len: usize) -> Result<RopeScaling, ModelError> {
     let key = keys.key("rope.scaling.type");
     // Older files have only `rope.scale_linear`.
@@ -346,7 +354,29 @@ fn rope_scaling(keys: &Keys<'_>, seq_len: usize) -> Result<RopeScaling, ModelErr
     let original = keys.optional("rope.scaling.original_context_length", 1 << 24)?.unwrap_or(seq_len);
     let attention = keys.number("rope.scaling.attn_factor")?;
     match keys.gguf.text(&key)? {
-        Some("yarn") => Ok(RopeScaling::Yarn { factor, original, attention: attention.unwrap_or(1.0) }),
+        Some("yarn") => {
+            // What no family here is written with.
+            for (name, usual) in [("yarn_ext_factor", 1.0), ("yarn_log_multiplier", 0.0)] {
+                let name = format!("rope.scaling.{name}");
+                if let Some(other) = keys.number(&name)?.filter(|value| *value != usual) {
+                    let (key, got) = (keys.key(&name), other.to_string());
+                    return Err(ModelError::Metadata {
+                        key,
+                        got,
+                        want: "only the usual value is computed here",
+                    });
+                }
+            }
+            let rotations = |name: &str| keys.number(&format!("rope.scaling.yarn_beta_{name}"));
+            let rotations = (rotations("fast")?.unwrap_or(32.0), rotations("slow")?.unwrap_or(1.0));
+            // Newer files give the whole factor, older ones what it is multiplied by.
+            let whole = keys.number("rope.scaling.yarn_attn_factor")?;
+            let attention = match (whole, attention) {
+                (Some(whole), None) => whole / yarn_attention(factor),
+                (_, attention) => attention.unwrap_or(1.0),
+            };
+            Ok(RopeScaling::Yarn { factor, original, attention, rotations })
+        }
         Some("longrope") => Ok(RopeScaling::Long { original, attention: attention.unwrap_or(1.0) }),
         None if keys.gguf.tensor("rope_factors_short.weight").is_some() => {
             Ok(RopeScaling::Long { original, attention: attention.unwrap_or(1.0) })

@@ -13,7 +13,9 @@ use adyton_model::checkpoint::{LanguageConfig, RopeLayers, RopeParameters, Shard
 use adyton_model::half::{bf16_to_f32, f16_to_f32};
 use adyton_model::quant::TensorType;
 
-use super::architecture::{Activation, Architecture, Experts, Family, RopePairs, RopeScaling, float, narrow};
+use super::architecture::{
+    Activation, Architecture, Experts, Family, RopePairs, RopeScaling, float, narrow, yarn_attention,
+};
 use super::loader::{Stored, Tensors};
 use super::{Model, ModelError, Options, Source};
 use crate::dense::math::{exp, ln};
@@ -56,21 +58,20 @@ fn scaling(c: &LanguageConfig, rope: &RopeParameters, seq_len: usize) -> Result<
         None | Some("default" | "llama3") => Ok(RopeScaling::None),
         Some("linear") => Ok(RopeScaling::Linear { factor: factor()? }),
         Some("yarn") => {
-            let usual = rope.beta_fast.unwrap_or(32.0) == 32.0 && rope.beta_slow.unwrap_or(1.0) == 1.0;
-            if !usual || rope.mscale.is_some() {
-                return Err(metadata(
-                    key,
-                    &"yarn",
-                    "only beta_fast 32, beta_slow 1 and no mscale are computed",
-                ));
+            if rope.mscale.is_some() || rope.truncate == Some(false) {
+                return Err(metadata(key, &"yarn", "only truncated ranges and no mscale are computed"));
             }
+            let rotations = (
+                number("rope_scaling.beta_fast", rope.beta_fast.unwrap_or(32.0))?,
+                number("rope_scaling.beta_slow", rope.beta_slow.unwrap_or(1.0))?,
+            );
             let factor = factor()?;
             // The factor given is the whole one.
             let attention = match rope.attention_factor {
-                Some(whole) => number(key, whole)? / (1.0 + 0.1 * ln(factor)),
+                Some(whole) => number(key, whole)? / yarn_attention(factor),
                 None => 1.0,
             };
-            Ok(RopeScaling::Yarn { factor, original, attention })
+            Ok(RopeScaling::Yarn { factor, original, attention, rotations })
         }
         Some("longrope" | "su") => {
             let stretch = f64::from(float(seq_len)) / f64::from(float(original));

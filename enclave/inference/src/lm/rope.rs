@@ -1,6 +1,6 @@
 //! Rotary position embedding.
 
-use super::architecture::{Architecture, RopePairs, RopeScaling, narrow};
+use super::architecture::{Architecture, RopePairs, RopeScaling, narrow, yarn_attention};
 use super::trigonometry::sin_cos;
 use crate::dense::math::{exp, ln};
 
@@ -29,14 +29,14 @@ impl Rope {
             RopeScaling::None => {}
             RopeScaling::Linear { factor } => frequencies.iter_mut().for_each(|f| *f /= factor),
             RopeScaling::Long { attention, .. } => magnitude = attention,
-            RopeScaling::Yarn { factor, original, attention } => {
-                magnitude = attention * (1.0 + 0.1 * ln(factor));
+            RopeScaling::Yarn { factor, original, attention, rotations: (fast, slow) } => {
+                magnitude = attention * yarn_attention(factor);
                 // The pair that turns `rotations` times within the context of training.
                 let pair = |rotations: f64| {
                     dim * ln(float(original) / (rotations * std::f64::consts::TAU)) / (2.0 * ln(base))
                 };
-                let low = pair(32.0).floor().max(0.0);
-                let high = pair(1.0).ceil().min(dim - 1.0).max(low + 0.001);
+                let low = pair(fast).floor().max(0.0);
+                let high = pair(slow).ceil().min(dim - 1.0).max(low + 0.001);
                 for (i, f) in frequencies.iter_mut().enumerate() {
                     let divided = ((float(i) - low) / (high - low)).clamp(0.0, 1.0);
                     *f = *f / factor * divided + *f * (1.0 - divided);

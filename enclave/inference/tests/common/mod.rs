@@ -6,12 +6,13 @@ use adyton_model::half::f32_to_f16;
 use adyton_model::quant::TensorType;
 
 /// Families and variants there are models for.
-pub(crate) const FAMILIES: [&str; 11] = [
+pub(crate) const FAMILIES: [&str; 12] = [
     "llama",
     "llama-yarn",
     "llama-experts",
     "smollm3",
     "qwen2",
+    "qwen2-yarn",
     "qwen3",
     "qwen3moe",
     "gemma2",
@@ -72,10 +73,15 @@ pub(crate) fn tiny(variant: &str, half: bool) -> Vec<u8> {
         w.u32(&key("rope.scaling.original_context_length"), 16);
         w.f32(&key("rope.scaling.attn_factor"), 1.5);
     }
-    if variant == "llama-yarn" {
+    if variant.ends_with("yarn") {
         w.text(&key("rope.scaling.type"), "yarn");
         w.f32(&key("rope.scaling.factor"), 4.0);
         w.u32(&key("rope.scaling.original_context_length"), 128);
+    }
+    if variant == "qwen2-yarn" {
+        w.f32(&key("rope.scaling.yarn_attn_factor"), 1.25);
+        w.f32(&key("rope.scaling.yarn_beta_fast"), 8.0);
+        w.f32(&key("rope.scaling.yarn_beta_slow"), 2.0);
     }
     if experts {
         w.u32(&key("expert_count"), small(EXPERTS));
