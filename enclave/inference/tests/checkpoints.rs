@@ -389,6 +389,7 @@ fn folders_that_do_not_fit_are_named_errors() {
         ("partial_rotary_factor", json!(1e30)),
         ("sliding_window", json!(0)),
         ("use_sliding_window", json!(true)),
+        ("use_bidirectional_attention", json!(true)),
         ("quantization_config", json!({"bits": 4})),
         ("rope_scaling", json!({"type": "dynamic", "factor": 2.0})),
         ("rope_scaling", json!({"type": "linear", "factor": -2.0})),

@@ -89,6 +89,7 @@ pub struct LanguageConfig {
     pub partial_rotary_factor: Option<f64>,
     pub sliding_window: Option<u64>,
     pub use_sliding_window: Option<bool>,
+    pub use_bidirectional_attention: Option<bool>,
     pub sliding_window_pattern: Option<u64>,
     pub layer_types: Option<Vec<String>>,
     pub no_rope_layers: Option<Vec<u64>>,

@@ -249,6 +249,8 @@ enum ModelJson {
         ignore_merges: bool,
         #[serde(default)]
         unk_token: Option<String>,
+        continuing_subword_prefix: Option<String>,
+        end_of_word_suffix: Option<String>,
     },
     Unigram {
         vocab: Vec<(String, f64)>,
@@ -282,6 +284,8 @@ struct AddedJson {
     lstrip: bool,
     #[serde(default)]
     rstrip: bool,
+    #[serde(default)]
+    single_word: bool,
 }
 
 #[derive(Deserialize)]
@@ -344,7 +348,19 @@ impl TokenizerFile {
         let json: FileJson = serde_json::from_slice(bytes)?;
         let mut tokens = Vec::new();
         let model = match json.model {
-            ModelJson::Bpe { vocab, merges, byte_fallback, ignore_merges, unk_token } => {
+            ModelJson::Bpe {
+                vocab,
+                merges,
+                byte_fallback,
+                ignore_merges,
+                unk_token,
+                continuing_subword_prefix,
+                end_of_word_suffix,
+            } => {
+                let marks = [continuing_subword_prefix, end_of_word_suffix];
+                if marks.into_iter().flatten().any(|mark| !mark.is_empty()) {
+                    return Err(inconsistent("BPE is read without marks at the ends of words"));
+                }
                 place(&mut tokens, vocab, json.added_tokens.len())?;
                 let pair = |merge: MergeJson| match merge {
                     MergeJson::Pair(a, b) => Ok((a, b)),
@@ -452,6 +468,9 @@ fn add(tokens: &mut Vec<Option<FileToken>>, added: Vec<AddedJson>) -> Result<(),
     let most =
         tokens.len().saturating_mul(2).saturating_add(added.len()).saturating_add(1024).min(MAX_TOKENS);
     for token in added {
+        if token.single_word {
+            return Err(inconsistent(format!("token id {} counts as a whole word only", token.id)));
+        }
         let index = token.id as usize;
         if index >= most {
             return Err(inconsistent(format!("token id {} is too high", token.id)));
@@ -591,6 +610,7 @@ mod tests {
         for rest in [
             r#","added_tokens":[{"id":0,"content":"b"}]"#,
             r#","added_tokens":[{"id":900000,"content":"b"}]"#,
+            r#","added_tokens":[{"id":1,"content":"b","single_word":true}]"#,
             r#","normalizer":{"type":"Shuffle"}"#,
             r#","pre_tokenizer":{"type":"Metaspace"}"#,
             r#","post_processor":{"type":"BertProcessing","sep":["s",9],"cls":["c",0]}"#,
@@ -610,6 +630,14 @@ mod tests {
             bpe(r#"{"a":0}"#, &format!(r#","normalizer":{deep}"#)),
             Err(TokenizerFileError::Json(_))
         ));
+        // Steps of the models themselves that are not computed.
+        for model in [
+            r#"{"type":"BPE","vocab":{"a":0},"merges":[],"end_of_word_suffix":"</w>"}"#,
+            r#"{"type":"WordPiece","vocab":{"a":0},"continuing_subword_prefix":"@@"}"#,
+            r#"{"type":"WordPiece","vocab":{"a":0},"max_input_chars_per_word":200}"#,
+        ] {
+            assert!(read(&format!(r#"{{"model":{model}}}"#)).is_err(), "{model}");
+        }
         let unigram = |rest: &str| read(&format!(r#"{{"model":{{"type":"Unigram","vocab":{rest}}}}}"#));
         assert!(unigram(r#"[["a",-1.0]],"unk_id":0"#).is_ok());
         assert!(unigram(r#"[["a",-1.0]],"unk_id":1"#).is_err());

@@ -160,6 +160,10 @@ impl Architecture {
                 "plain weights; give the quantised model as GGUF",
             ));
         }
+        if c.use_bidirectional_attention == Some(true) {
+            let wanted = "attention to earlier tokens alone";
+            return Err(metadata("use_bidirectional_attention", &true, wanted));
+        }
         let dim = count("hidden_size", c.hidden_size, 1 << 17)?;
         let n_heads = count("num_attention_heads", c.num_attention_heads, 1 << 12)?;
         let kv_key = "num_key_value_heads";
