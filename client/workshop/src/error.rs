@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 
 use adyton_model::dense::DenseError;
+use adyton_model::gguf::GgufError;
+use adyton_model::quant::{QuantizeError, TensorType};
 
 /// Why a verb of the bench fails. Nothing is then left under an output's name that was not there before.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +80,30 @@ pub enum WorkshopError {
         path: PathBuf,
         /// The reader's reason.
         source: DenseError,
+    },
+    /// A GGUF file is not one.
+    #[error("{0}; is it a GGUF file?")]
+    Gguf(#[from] GgufError),
+    /// Reading a model, or writing one, fails in the middle.
+    #[error("reading or writing a model: {0}")]
+    Io(#[from] io::Error),
+    /// A matrix has lost what finer types would hold.
+    #[error("{path}: `{tensor}` is in {kind:?} already; give the model with 16 or 32 bits")]
+    Quantized {
+        /// The file.
+        path: PathBuf,
+        /// The matrix.
+        tensor: String,
+        /// Its type.
+        kind: TensorType,
+    },
+    /// A matrix cannot be stored in fewer bits.
+    #[error("`{tensor}`: {source}")]
+    Quantize {
+        /// The matrix.
+        tensor: String,
+        /// Why.
+        source: QuantizeError,
     },
     /// A model cannot be made.
     #[error(transparent)]

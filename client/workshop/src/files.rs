@@ -1,7 +1,7 @@
 //! Reading with a cap and writing as a whole.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{Read as _, Write};
 use std::path::Path;
 
 use adyton_model::dense::{DenseModel, Overrides, Structure};
@@ -24,9 +24,18 @@ pub(crate) fn read(path: &Path, max: u64) -> Result<Vec<u8>, WorkshopError> {
 /// Writes a file under another name in the same folder, flushes it, and renames it.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), WorkshopError> {
     let failed = |source| WorkshopError::Write { path: path.to_owned(), source };
+    write_with(path, |file| file.write_all(bytes).map_err(failed))
+}
+
+/// As [`write`], with whatever `fill` writes.
+pub(crate) fn write_with(
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> Result<(), WorkshopError>,
+) -> Result<(), WorkshopError> {
+    let failed = |source| WorkshopError::Write { path: path.to_owned(), source };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    file.write_all(bytes).map_err(failed)?;
+    fill(&mut file)?;
     file.as_file().sync_all().map_err(failed)?;
     file.persist(path).map_err(|error| failed(error.error))?;
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)

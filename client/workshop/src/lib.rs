@@ -12,6 +12,7 @@ mod curve;
 mod dataset;
 mod error;
 mod files;
+mod language;
 mod metrics;
 mod network;
 mod optimizer;
@@ -22,6 +23,7 @@ mod train;
 
 pub use dataset::{Dataset, Impute, Preparation, Split, Targets};
 pub use error::WorkshopError;
+pub use language::{Contents, Precision, contents, requantize};
 pub use metrics::{Metrics, evaluate};
 pub use optimizer::Method;
 pub use shrink::{prune, quantize};

@@ -33,10 +33,17 @@ const MAX_ALIGNMENT: u64 = 1 << 16;
 #[derive(Debug)]
 pub struct Gguf<'data> {
     version: u32,
-    metadata: BTreeMap<&'data str, Value<'data>>,
+    metadata: BTreeMap<&'data str, Entry<'data>>,
     tensors: Vec<TensorInfo<'data>>,
     by_name: BTreeMap<&'data str, usize>,
     alignment: u64,
+}
+
+/// A value, and the bytes of its type and itself.
+#[derive(Debug)]
+struct Entry<'data> {
+    value: Value<'data>,
+    encoded: &'data [u8],
 }
 
 impl<'data> Gguf<'data> {
@@ -84,7 +91,12 @@ impl<'data> Gguf<'data> {
 
     /// Keys and values, in order of the keys.
     pub fn metadata(&self) -> impl Iterator<Item = (&'data str, &Value<'data>)> {
-        self.metadata.iter().map(|(key, value)| (*key, value))
+        self.metadata.iter().map(|(key, entry)| (*key, &entry.value))
+    }
+
+    /// Keys in order, each with the bytes of its value and the value's type, for [`Writer::encoded`].
+    pub fn encoded(&self) -> impl Iterator<Item = (&'data str, &'data [u8])> {
+        self.metadata.iter().map(|(key, entry)| (*key, entry.encoded))
     }
 
     /// The tensors in file order.
@@ -102,7 +114,7 @@ impl<'data> Gguf<'data> {
     /// The value of a key.
     #[must_use]
     pub fn value(&self, key: &str) -> Option<&Value<'data>> {
-        self.metadata.get(key)
+        self.metadata.get(key).map(|entry| &entry.value)
     }
 
     /// A value that must be there.
@@ -172,22 +184,24 @@ impl<'data> Gguf<'data> {
 fn read_metadata<'data>(
     cursor: &mut Cursor<'data>,
     count: u64,
-) -> Result<BTreeMap<&'data str, Value<'data>>, GgufError> {
+) -> Result<BTreeMap<&'data str, Entry<'data>>, GgufError> {
     // The map grows as pairs are read, so a count that lies costs nothing.
     let mut metadata = BTreeMap::new();
     for _ in 0..count {
         let key = cursor.string()?;
+        let rest = cursor.rest();
         let value = Value::read(cursor)?;
-        if metadata.insert(key, value).is_some() {
+        let encoded = &rest[..rest.len() - cursor.rest().len()];
+        if metadata.insert(key, Entry { value, encoded }).is_some() {
             return Err(GgufError::DuplicateKey(key.to_owned()));
         }
     }
     Ok(metadata)
 }
 
-fn alignment(metadata: &BTreeMap<&str, Value<'_>>) -> Result<u64, GgufError> {
-    let Some(value) = metadata.get("general.alignment") else { return Ok(DEFAULT_ALIGNMENT) };
-    match value.as_u64() {
+fn alignment(metadata: &BTreeMap<&str, Entry<'_>>) -> Result<u64, GgufError> {
+    let Some(entry) = metadata.get("general.alignment") else { return Ok(DEFAULT_ALIGNMENT) };
+    match entry.value.as_u64() {
         Some(alignment) if alignment.is_power_of_two() && (8..=MAX_ALIGNMENT).contains(&alignment) => {
             Ok(alignment)
         }

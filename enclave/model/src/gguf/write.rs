@@ -27,6 +27,13 @@ impl Writer {
         self.metadata_count += 1;
     }
 
+    /// Adds a value as another file has it: its type and itself.
+    pub fn encoded(&mut self, key: &str, value: &[u8]) {
+        Self::string(&mut self.metadata, key);
+        self.metadata.extend_from_slice(value);
+        self.metadata_count += 1;
+    }
+
     /// Adds a u32.
     pub fn u32(&mut self, key: &str, value: u32) {
         self.key(key, 4);
