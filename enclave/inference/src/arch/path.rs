@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::activations::Forms;
 #[cfg(target_arch = "x86_64")]
-use super::avx512::{pair, products as avx512};
+use super::avx512::{amx, pair, products as avx512};
 
 /// An instruction-set path; a value that is not [`Path::Scalar`] is proof that the CPU has its instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl Path {
                     && is_x86_feature_detected!("avx512vnni")
                 {
                     paths.push(Self { kind: Kind::Avx512, tiles: false });
-                    if super::avx512::amx::permitted() {
+                    if amx::permitted() || amx::imitated() {
                         paths.push(Self { kind: Kind::Avx512, tiles: true });
                     }
                 }
@@ -61,7 +61,16 @@ impl Path {
     /// The fastest one.
     #[must_use]
     pub fn best() -> Self {
-        Self::available().last().copied().unwrap_or(Self::Scalar)
+        Self::available().into_iter().rfind(|path| !path.is_imitated()).unwrap_or(Self::Scalar)
+    }
+
+    /// Whether its tiles are imitated: for tests alone, see [`amx::imitated`].
+    fn is_imitated(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        let imitated = amx::imitated();
+        #[cfg(not(target_arch = "x86_64"))]
+        let imitated = false;
+        self.tiles && imitated
     }
 
     /// The instructions of vectors.

@@ -54,6 +54,40 @@ pub(in super::super) fn permitted() -> bool {
     })
 }
 
+/// Whether tests have the instructions imitated, so that everything around them runs on CPUs with these vectors and no tiles
+/// (`scripts/imitated-tiles`).
+/// Never in what is served.
+pub(in super::super) fn imitated() -> bool {
+    cfg!(any(test, imitated_tiles)) && !permitted()
+}
+
+/// What the instructions of one block give: `columns . weights`, in steps of four bytes.
+fn imitate(columns: &[u32], weights: &[Line], out: &mut Sums16) {
+    let byte = |byte: u8| i32::from(byte.cast_signed());
+    for (sums, column) in out.0.iter_mut().zip(columns.chunks_exact(weights.len())) {
+        *sums = [0; LANES];
+        for (word, line) in column.iter().zip(weights) {
+            for (sum, w) in sums.iter_mut().zip(line.as_chunks::<4>().0) {
+                *sum += word.to_le_bytes().iter().zip(w).map(|(x, w)| byte(*x) * byte(*w)).sum::<i32>();
+            }
+        }
+    }
+}
+
+/// As [`imitate`], for each tile of columns with each of two sets of weights.
+fn imitate_all(columns: &[&[u32]], weights: [&[Line]; 2], out: &mut [[Sums16; 2]]) {
+    for (columns, out) in columns.iter().zip(out) {
+        for (weights, out) in weights.iter().zip(out) {
+            imitate(columns, weights, out);
+        }
+    }
+}
+
+fn planes_of(planes: &[Line; 2 * PLANE]) -> [&[Line]; 2] {
+    let (low, high) = planes.split_at(PLANE);
+    [low, high]
+}
+
 /// Asks for the registers, which are large and off until a process wants them. Threads that start later have them too.
 #[cfg(target_os = "linux")]
 fn request() -> bool {
@@ -108,8 +142,11 @@ struct Registers<const DEPTH: u8>(());
 
 impl<const DEPTH: u8> Registers<DEPTH> {
     /// # Safety
-    /// The CPU must have tiles, [`permitted`] must have said yes, and no others may be in use on this thread.
+    /// [`permitted`] must have said yes, and no others may be in use on this thread; or they are [`imitated`].
     unsafe fn new() -> Self {
+        if imitated() {
+            return Self(());
+        }
         let shapes: &'static Shapes = &const { Shapes::new(DEPTH) };
         // SAFETY: the CPU has the instruction; 64 bytes in the form it wants are there.
         unsafe { asm!("ldtilecfg [{}]", in(reg) shapes, options(nostack, readonly)) }
@@ -119,6 +156,9 @@ impl<const DEPTH: u8> Registers<DEPTH> {
 
 impl<const DEPTH: u8> Drop for Registers<DEPTH> {
     fn drop(&mut self) {
+        if imitated() {
+            return;
+        }
         // SAFETY: the CPU has the instruction. What the registers held is gone, as it should be.
         unsafe { asm!("tilerelease", options(nostack, nomem)) }
     }
@@ -219,6 +259,9 @@ type LongCodes = [u32; COLUMNS * 64];
 
 /// One block of 32: two groups with one tile of columns.
 fn short_single(_: &Short, [x]: [&ShortCodes; 1], [a, b]: [&[Line; 8]; 2], out: &mut [[Sums16; 2]; 1]) {
+    if imitated() {
+        return imitate_all(&[x], [a, b], out);
+    }
     // SAFETY: the registers have the shapes of `Short`: 16 rows of 32 bytes from `x`, 8 of 64 from `a` and `b`, 16 of 64 to each
     // of `out`, all of which are there. The registers are nobody else's.
     unsafe {
@@ -234,6 +277,9 @@ fn short_single(_: &Short, [x]: [&ShortCodes; 1], [a, b]: [&[Line; 8]; 2], out: 
 
 /// One block of 32: two groups with two tiles of columns.
 fn short_pair(_: &Short, [x, y]: [&ShortCodes; 2], [a, b]: [&[Line; 8]; 2], out: &mut [[Sums16; 2]; 2]) {
+    if imitated() {
+        return imitate_all(&[x, y], [a, b], out);
+    }
     // SAFETY: as in `short_single`.
     unsafe {
         tiles!(
@@ -249,6 +295,9 @@ fn short_pair(_: &Short, [x, y]: [&ShortCodes; 2], [a, b]: [&[Line; 8]; 2], out:
 
 /// One block of 256: both planes of a group with one tile of columns.
 fn long_single(_: &Long, [x]: [&LongCodes; 1], planes: &[Line; 2 * PLANE], out: &mut [[Sums16; 2]; 1]) {
+    if imitated() {
+        return imitate_all(&[x], planes_of(planes), out);
+    }
     // SAFETY: the registers have the shapes of `Long`: 16 rows of 64 bytes, 256 apart, from `x` at 0, 64, 128 and 192; 16 of 64
     // from each quarter of both planes; 16 of 64 to each of `out`, all of which are there. The registers are nobody
     // else's.
@@ -271,6 +320,9 @@ fn long_single(_: &Long, [x]: [&LongCodes; 1], planes: &[Line; 2 * PLANE], out: 
 
 /// One block of 256: both planes of a group with two tiles of columns.
 fn long_pair(_: &Long, [x, y]: [&LongCodes; 2], planes: &[Line; 2 * PLANE], out: &mut [[Sums16; 2]; 2]) {
+    if imitated() {
+        return imitate_all(&[x, y], planes_of(planes), out);
+    }
     // SAFETY: as in `long_single`.
     unsafe {
         tiles!(
