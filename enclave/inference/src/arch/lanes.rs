@@ -266,6 +266,27 @@ on_paths! {
         in_lanes!(x, |acc, x| acc + x)
     }
 
+    /// The largest number; minus infinity if there is none.
+    fn largest_of(x: &[f32]) -> f32 {
+        maximum(x)
+    }
+
+    /// The sum.
+    fn total_of(x: &[f32]) -> f32 {
+        in_lanes!(x, |acc, x| acc + x)
+    }
+
+    /// `out[i] = exp((x[i] - max) / temperature)`.
+    ///
+    /// # Panics
+    /// If lengths differ.
+    fn weigh(x: &[f32], max: f32, temperature: f32, out: &mut [f32]) {
+        assert_eq!(x.len(), out.len(), "weigh: lengths differ");
+        for i in 0..x.len() {
+            out[i] = exp((x[i] - max) / temperature);
+        }
+    }
+
     /// `x[i] *= factor`.
     fn scale(x: &mut [f32], factor: f32) {
         for x in x {

@@ -3,10 +3,16 @@
 //! Order: logit bias; repetition, presence and frequency penalties; then top-k, typical, top-p, min-p, temperature, and
 //! a draw; or the largest logit at temperature 0. All arithmetic is ours, and the draw comes from the seed alone, so that
 //! a token is a function of (logits, parameters, seed, tokens before).
+//!
+//! Nothing is sorted: a vocabulary has over a hundred thousand tokens. What is left out of a set becomes minus infinity, and
+//! where a set ends is found by halving.
 
+use std::cell::RefCell;
+use std::cmp::Ordering;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 
+use crate::arch::{Elementwise, Lines, Path, wipe};
 use crate::dense::math::{exp, ln};
 
 /// How tokens are chosen. The default is greedy.
@@ -74,12 +80,18 @@ impl Sampling {
     }
 }
 
-/// A token that may come next.
-#[derive(Clone, Copy)]
-struct Candidate {
-    token: u32,
-    logit: f32,
-    p: f64,
+/// Weights that are summed together; a draw looks for its part first.
+const PART: usize = 512;
+
+/// What one token is chosen in.
+#[derive(Default)]
+struct Room {
+    logits: Lines<f32>,
+    weights: Lines<f32>,
+}
+
+thread_local! {
+    static ROOM: RefCell<Room> = RefCell::new(Room::default());
 }
 
 /// Chooses tokens of one sequence. `Debug` tells none of them.
@@ -89,6 +101,7 @@ pub struct Sampler {
     recent: VecDeque<u32>,
     state: u64,
     mu: f64,
+    f: Elementwise,
 }
 
 impl fmt::Debug for Sampler {
@@ -102,7 +115,9 @@ impl Sampler {
     #[must_use]
     pub fn new(sampling: Sampling) -> Self {
         let mu = sampling.mirostat.map_or(0.0, |mirostat| 2.0 * f64::from(mirostat.tau));
-        Self { recent: VecDeque::new(), state: sampling.seed, mu, sampling }
+        // Every path gives the same numbers.
+        let f = Elementwise::new(Path::best());
+        Self { recent: VecDeque::new(), state: sampling.seed, mu, f, sampling }
     }
 
     /// Tells the penalties about a token that was not chosen here, such as one of the prompt.
@@ -125,39 +140,108 @@ impl Sampler {
     }
 
     fn choose(&mut self, logits: &[f32]) -> u32 {
-        let mut logits = logits.to_vec();
-        self.penalize(&mut logits);
-        if self.sampling.temperature <= 0.0 {
-            return largest(&logits);
+        if self.sampling.takes_largest() {
+            return number(first(logits, self.f.largest_of(logits)));
         }
-        let mut all: Vec<Candidate> = (0u32..)
-            .zip(&logits)
-            .filter(|(_, logit)| !logit.is_nan())
-            .map(|(token, logit)| Candidate { token, logit: *logit, p: 0.0 })
-            .collect();
-        let order = |a: &Candidate, b: &Candidate| b.logit.total_cmp(&a.logit).then(a.token.cmp(&b.token));
-        let k = self.sampling.top_k;
-        if k > 0 && k < all.len() && self.sampling.mirostat.is_none() {
-            all.select_nth_unstable_by(k - 1, order);
-            all.truncate(k);
+        ROOM.with_borrow_mut(|room| {
+            let Room { logits: x, weights: w } = room;
+            x.resize(logits.len());
+            for (x, logit) in x.iter_mut().zip(logits) {
+                *x = if logit.is_nan() { f32::NEG_INFINITY } else { *logit };
+            }
+            self.penalize(x);
+            let max = self.f.largest_of(x);
+            if max == f32::NEG_INFINITY {
+                return number(logits.iter().position(|logit| !logit.is_nan()).unwrap_or(0));
+            }
+            if self.sampling.temperature <= 0.0 || max == f32::INFINITY {
+                return number(first(x, max));
+            }
+            let ids = self.truncate(x, w);
+            let chosen = self.draw(w);
+            if let Some(mirostat) = self.sampling.mirostat {
+                let total: f64 = self.parts(w).sum();
+                let surprise = surprise(f64::from(w[chosen]) / total);
+                self.mu -= f64::from(mirostat.eta) * (surprise - f64::from(mirostat.tau));
+            }
+            ids.map_or(number(chosen), |ids| ids[chosen])
+        })
+    }
+
+    /// Leaves the weights of the tokens that may be drawn in `w`, and 0 for all others; returns which tokens they are of
+    /// where they are not all.
+    fn truncate(&self, x: &mut Lines<f32>, w: &mut Lines<f32>) -> Option<Vec<u32>> {
+        let (s, f) = (&self.sampling, self.f);
+        let ids = (1..x.len()).contains(&s.top_k) && s.mirostat.is_none();
+        let ids = ids.then(|| top(x, s.top_k));
+        if let Some(ids) = &ids {
+            for (place, id) in ids.iter().enumerate() {
+                x[place] = x[*id as usize];
+            }
+            x.resize(ids.len());
         }
-        all.sort_unstable_by(order);
-        if all.is_empty() {
-            return 0;
+        w.resize(x.len());
+        if s.mirostat.is_some() {
+            f.weigh(x, f.largest_of(x), s.temperature, w);
+            let least = self.parts(w).sum::<f64>() * exp(-self.mu * std::f64::consts::LN_2);
+            let likeliest = first(w, 1.0);
+            w.iter_mut().filter(|w| f64::from(**w) < least).for_each(|w| *w = 0.0);
+            w[likeliest] = 1.0;
+            return ids;
         }
-        if let Some(mirostat) = self.sampling.mirostat {
-            return self.mirostat(all, mirostat);
+        if s.typical_p < 1.0 {
+            self.typical(x, w, f64::from(s.typical_p));
         }
-        typical(&mut all, f64::from(self.sampling.typical_p));
-        nucleus(&mut all, f64::from(self.sampling.top_p));
-        let least = f64::from(self.sampling.min_p);
-        if least > 0.0 {
-            softmax(&mut all, 1.0);
-            let best = all[0].p;
-            all.retain(|candidate| candidate.p >= least * best);
+        if s.top_p < 1.0 {
+            self.nucleus(x, w, f64::from(s.top_p));
         }
-        softmax(&mut all, f64::from(self.sampling.temperature));
-        self.draw(&all).token
+        let max = f.largest_of(x);
+        if s.min_p > 0.0 {
+            f.weigh(x, max, 1.0, w);
+            x.iter_mut()
+                .zip(w.iter())
+                .filter(|(_, w)| **w < s.min_p)
+                .for_each(|(x, _)| *x = f32::NEG_INFINITY);
+        }
+        f.weigh(x, max, s.temperature, w);
+        ids
+    }
+
+    /// The sums of the parts of `w`.
+    fn parts<'w>(&self, w: &'w [f32]) -> impl Iterator<Item = f64> + use<'w> {
+        let f = self.f;
+        w.chunks(PART).map(move |part| f64::from(f.total_of(part)))
+    }
+
+    /// Keeps the likeliest tokens until their probability reaches `p`.
+    fn nucleus(&self, x: &mut [f32], w: &mut [f32], p: f64) {
+        self.f.weigh(x, self.f.largest_of(x), 1.0, w);
+        let total: f64 = self.parts(w).sum();
+        // All below together lack what is left out.
+        #[expect(clippy::cast_precision_loss, reason = "a vocabulary is below 2^52")]
+        let least = (1.0 - p) * total / w.len().max(1) as f64;
+        let mut kept = Vec::new();
+        for (index, (x, w)) in x.iter_mut().zip(w.iter()).enumerate() {
+            if f64::from(*w) < least {
+                *x = f32::NEG_INFINITY;
+            } else {
+                kept.push((-f64::from(*x), number(index)));
+            }
+        }
+        keep_until(x, w, kept, p * total);
+    }
+
+    /// Keeps the tokens whose surprise is nearest to the expected one until their probability reaches `p`.
+    fn typical(&self, x: &mut [f32], w: &mut [f32], p: f64) {
+        let max = self.f.largest_of(x);
+        self.f.weigh(x, max, 1.0, w);
+        let total: f64 = self.parts(w).sum();
+        // Surprises without the logarithm of the total, which all have.
+        let possible = || x.iter().zip(w.iter()).zip(0u32..).filter(|((x, _), _)| **x != f32::NEG_INFINITY);
+        let surprise = |x: f32| f64::from(max) - f64::from(x);
+        let entropy = possible().map(|((x, w), _)| f64::from(*w) * surprise(*x)).sum::<f64>() / total;
+        let keys = possible().map(|((x, _), token)| ((surprise(*x) - entropy).abs(), token)).collect();
+        keep_until(x, w, keys, p * total);
     }
 
     fn penalize(&self, logits: &mut [f32]) {
@@ -192,92 +276,105 @@ impl Sampler {
         bits / 9_007_199_254_740_992.0
     }
 
-    /// One of the candidates by their probabilities, which sum to 1.
-    fn draw(&mut self, all: &[Candidate]) -> Candidate {
-        let mut left = self.uniform();
-        for candidate in all {
-            left -= candidate.p;
+    /// One of the tokens by their weights.
+    fn draw(&mut self, w: &[f32]) -> usize {
+        let total: f64 = self.parts(w).sum();
+        let mut left = self.uniform() * total;
+        let mut start = 0;
+        for part in self.parts(w) {
+            if left < part {
+                break;
+            }
+            left -= part;
+            start += PART;
+        }
+        let part = w.get(start..).unwrap_or_default();
+        let mut last = None;
+        for (index, weight) in part.iter().take(PART).enumerate().filter(|(_, weight)| **weight > 0.0) {
+            last = Some(start + index);
+            left -= f64::from(*weight);
             if left < 0.0 {
-                return *candidate;
+                break;
             }
         }
-        all[0]
-    }
-
-    fn mirostat(&mut self, mut all: Vec<Candidate>, mirostat: Mirostat) -> u32 {
-        softmax(&mut all, f64::from(self.sampling.temperature));
-        let surprise = |p: f64| -ln(p.max(f64::MIN_POSITIVE)) * std::f64::consts::LOG2_E;
-        let keep = all.iter().take_while(|candidate| surprise(candidate.p) <= self.mu).count().max(1);
-        all.truncate(keep);
-        let total: f64 = all.iter().map(|candidate| candidate.p).sum();
-        all.iter_mut().for_each(|candidate| candidate.p /= total);
-        let chosen = self.draw(&all);
-        self.mu -= f64::from(mirostat.eta) * (surprise(chosen.p) - f64::from(mirostat.tau));
-        chosen.token
+        // Rounding may leave a little behind the last one.
+        last.or_else(|| w.iter().rposition(|weight| *weight > 0.0)).unwrap_or(0)
     }
 }
 
-/// The first of the largest numbers; 0 if there is none.
-fn largest(logits: &[f32]) -> u32 {
-    let mut best = (0, f32::NEG_INFINITY);
-    for (token, logit) in (0u32..).zip(logits) {
-        if *logit > best.1 {
-            best = (token, *logit);
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        self.recent.iter_mut().for_each(|token| *token = 0);
+        std::hint::black_box(&mut self.recent);
+    }
+}
+
+/// A place in the vocabulary as its token.
+fn number(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(0)
+}
+
+/// Where the first of the largest numbers is; 0 if there is none.
+fn first(x: &[f32], max: f32) -> usize {
+    const FEW: usize = 64;
+    // Whole pieces are compared at once.
+    let piece = x.chunks(FEW).position(|piece| piece.iter().fold(false, |any, x| any | (*x == max)));
+    let Some(piece) = piece else { return 0 };
+    x[piece * FEW..].iter().position(|x| *x == max).map_or(0, |index| piece * FEW + index)
+}
+
+/// In bits.
+fn surprise(p: f64) -> f64 {
+    -ln(p.max(f64::MIN_POSITIVE)) * std::f64::consts::LOG2_E
+}
+
+/// The `k` tokens with the largest logits, of equal ones the first, in order of the vocabulary.
+fn top(x: &[f32], k: usize) -> Vec<u32> {
+    const FEW: usize = 64;
+    let order = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+    let most = (2 * k).max(1024);
+    let mut best: Vec<(f32, u32)> = Vec::with_capacity(most + FEW);
+    // What is not above it has `k` better ones before it.
+    let mut bar = f32::NEG_INFINITY;
+    for (piece, start) in x.chunks(FEW).zip((0..).step_by(FEW)) {
+        if piece.iter().fold(false, |any, x| any | (*x > bar)) {
+            best.extend(piece.iter().copied().zip(start..).filter(|(x, _)| *x > bar));
+        }
+        if best.len() >= most {
+            best.select_nth_unstable_by(k - 1, order);
+            best.truncate(k);
+            bar = best[k - 1].0;
         }
     }
-    best.0
+    if best.len() > k {
+        best.select_nth_unstable_by(k - 1, order);
+        best.truncate(k);
+    }
+    let mut ids: Vec<u32> = best.iter().map(|(_, token)| *token).collect();
+    wipe(&mut best);
+    ids.sort_unstable();
+    ids
 }
 
-/// Probabilities at a temperature; candidates are sorted.
-fn softmax(all: &mut [Candidate], temperature: f64) {
-    let max = f64::from(all[0].logit);
-    for candidate in all.iter_mut() {
-        // Infinite logits: the difference is 0 for the largest, not NaN.
-        let x = f64::from(candidate.logit);
-        candidate.p = if x == max { 1.0 } else { exp((x - max) / temperature) };
-    }
-    let total: f64 = all.iter().map(|candidate| candidate.p).sum();
-    all.iter_mut().for_each(|candidate| candidate.p /= total);
-}
-
-/// Keeps the likeliest candidates until their probability reaches `p`.
-fn nucleus(all: &mut Vec<Candidate>, p: f64) {
-    if p >= 1.0 {
-        return;
-    }
-    softmax(all, 1.0);
-    let mut total = 0.0;
-    let keep = all.iter().take_while(|candidate| {
-        let more = total < p;
-        total += candidate.p;
-        more
-    });
-    let keep = keep.count().max(1);
-    all.truncate(keep);
-}
-
-/// Keeps the candidates whose surprise is nearest to the expected one until their probability reaches `p`.
-fn typical(all: &mut Vec<Candidate>, p: f64) {
-    if p >= 1.0 {
-        return;
-    }
-    softmax(all, 1.0);
-    let surprise = |candidate: &Candidate| -ln(candidate.p.max(f64::MIN_POSITIVE));
-    let entropy: f64 = all.iter().map(|candidate| candidate.p * surprise(candidate)).sum();
-    let mut order: Vec<(f64, Candidate)> =
-        all.iter().map(|candidate| ((surprise(candidate) - entropy).abs(), *candidate)).collect();
-    order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.token.cmp(&b.1.token)));
-    let mut total = 0.0;
-    let mut kept: Vec<Candidate> = Vec::new();
-    for (_, candidate) in order {
-        kept.push(candidate);
-        total += candidate.p;
-        if total >= p {
-            break;
+/// Keeps the tokens with the smallest keys, of equal ones the first, until their weights reach `target`; at least one.
+fn keep_until(x: &mut [f32], w: &[f32], mut keys: Vec<(f64, u32)>, target: f64) {
+    let order = |a: &(f64, u32), b: &(f64, u32)| -> Ordering { a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)) };
+    let (mut low, mut high, mut sum) = (0, keys.len(), 0.0);
+    while low < high {
+        let middle = usize::midpoint(low, high);
+        keys[low..high].select_nth_unstable_by(middle - low, order);
+        let more: f64 = keys[low..=middle].iter().map(|(_, token)| f64::from(w[*token as usize])).sum();
+        if sum + more >= target {
+            high = middle;
+        } else {
+            sum += more;
+            low = middle + 1;
         }
     }
-    kept.sort_by(|a, b| b.logit.total_cmp(&a.logit).then(a.token.cmp(&b.token)));
-    *all = kept;
+    for (_, token) in keys.iter().skip(low + 1) {
+        x[*token as usize] = f32::NEG_INFINITY;
+    }
+    wipe(&mut keys);
 }
 
 /// Natural logarithms of the probabilities of `token` and of the `n` likeliest tokens. What is no number has none.
@@ -304,6 +401,8 @@ pub fn logprobs(logits: &[f32], token: u32, n: usize) -> (f64, Vec<(u32, f64)>) 
 #[cfg(test)]
 #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "tests")]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const LOGITS: [f32; 6] = [1.0, 3.0, 2.0, 3.0, -1.0, f32::NAN];
@@ -354,6 +453,94 @@ mod tests {
         assert_eq!(support(&Sampling { typical_p: 0.9, ..base.clone() }), [1, 2, 3]);
         let mirostat = Some(Mirostat { tau: 0.1, eta: 0.1 });
         assert_eq!(support(&Sampling { mirostat, ..base }), [1]);
+    }
+
+    /// The tokens that may be drawn, by sorting; and whether a set ends so near to its probability that rounding decides.
+    fn plainly(logits: &[f32], s: &Sampling) -> (Vec<u32>, bool) {
+        let mut all: Vec<(u32, f64)> = (0u32..).zip(logits).map(|(i, x)| (i, f64::from(*x))).collect();
+        all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        if s.top_k > 0 {
+            all.truncate(s.top_k);
+        }
+        let mut near = false;
+        let mut until = |all: &mut Vec<(u32, f64)>, p: f64, total: f64| {
+            let mut sum = 0.0;
+            let kept = all.iter().take_while(|(_, x)| {
+                near |= (sum / total - p).abs() < 1e-4;
+                let more = sum < p * total;
+                sum += x.exp();
+                more
+            });
+            let kept = kept.count().max(1);
+            all.truncate(kept);
+        };
+        let total = |all: &[(u32, f64)]| all.iter().map(|(_, x)| x.exp()).sum::<f64>();
+        if s.typical_p < 1.0 {
+            let sum = total(&all);
+            let surprise = |x: f64| sum.ln() - x;
+            let expected: f64 = all.iter().map(|(_, x)| x.exp() / sum * surprise(*x)).sum();
+            let far = |x: f64| (surprise(x) - expected).abs();
+            all.sort_by(|a, b| far(a.1).total_cmp(&far(b.1)).then(a.0.cmp(&b.0)));
+            until(&mut all, f64::from(s.typical_p), sum);
+            all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        }
+        if s.top_p < 1.0 {
+            let sum = total(&all);
+            until(&mut all, f64::from(s.top_p), sum);
+        }
+        let best = all[0].1.exp();
+        all.retain(|(_, x)| x.exp() >= f64::from(s.min_p) * best * (1.0 - 1e-6));
+        let mut tokens: Vec<u32> = all.into_iter().map(|(token, _)| token).collect();
+        tokens.sort_unstable();
+        (tokens, near)
+    }
+
+    proptest! {
+        /// The sets that halving finds are those that sorting finds, ties included.
+        #[test]
+        fn sets_are_those_of_sorting(
+            // Few values, so that many are equal.
+            logits in prop::collection::vec((-40i8..40).prop_map(|x| f32::from(x) / 7.0), 1..1500),
+            top_k in prop_oneof![Just(0usize), 1..40usize, 40..2000usize],
+            (top_p, typical_p) in (prop_oneof![Just(1.0f32), 0.0..1.0f32], prop_oneof![Just(1.0f32), 0.05..1.0f32]),
+            min_p in prop_oneof![Just(0.0f32), 0.001..1.0f32],
+        ) {
+            let sampling = Sampling { temperature: 1.0, top_k, top_p, typical_p, min_p, ..Sampling::default() };
+            let (want, near) = plainly(&logits, &sampling);
+            let (mut x, mut w) = (Lines::default(), Lines::default());
+            x.resize(logits.len());
+            x.copy_from_slice(&logits);
+            let ids = Sampler::new(sampling).truncate(&mut x, &mut w);
+            let got = (0u32..).zip(w.iter()).filter(|(_, w)| **w > 0.0);
+            let got: Vec<u32> = got.map(|(i, _)| ids.as_ref().map_or(i, |ids| ids[i as usize])).collect();
+            prop_assert!(near || got == want, "{:?} {:?}", got, want);
+        }
+    }
+
+    /// As many tokens as real vocabularies have, and nearly all of the weight in the last of them.
+    #[test]
+    fn draws_from_a_large_vocabulary() {
+        let mut logits = vec![-30.0f32; 150_001];
+        logits[150_000] = 1.0;
+        logits[70_000] = 0.0;
+        let mut sampler = Sampler::new(Sampling { temperature: 1.0, seed: 3, ..Sampling::default() });
+        let drawn: Vec<u32> = (0..2000).map(|_| sampler.sample(&logits)).collect();
+        let share = drawn.iter().filter(|token| **token == 150_000).count() as f64 / 2000.0;
+        assert!((share - 0.731).abs() < 0.04, "{share}");
+        assert!(drawn.iter().all(|token| matches!(token, 70_000 | 150_000)));
+    }
+
+    #[test]
+    fn what_is_no_number_is_not_drawn() {
+        let hot = Sampling { temperature: 5.0, ..Sampling::default() };
+        let only = |logits: &[f32]| Sampler::new(hot.clone()).sample(logits);
+        assert_eq!(only(&[f32::NAN, f32::NEG_INFINITY]), 1);
+        assert_eq!(only(&[1.0, f32::INFINITY, f32::INFINITY]), 1);
+        assert_eq!(only(&[f32::NEG_INFINITY, -3.0, f32::NAN]), 1);
+        assert_eq!(only(&[]), 0);
+        // So cold that every other weight is 0.
+        let cold = Sampling { temperature: 1e-30, ..Sampling::default() };
+        assert_eq!(Sampler::new(cold).sample(&LOGITS[..3]), 1);
     }
 
     #[test]
