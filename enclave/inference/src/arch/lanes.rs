@@ -49,6 +49,49 @@ pub fn exp(x: f32) -> f32 {
     }
 }
 
+/// `exp(x - max)` for `x <= max` in f64; 1 if they are equal, 0 if `x` is no number or the result below 1e-304.
+#[inline(always)]
+fn exp_of_less(x: f32, max: f32) -> f64 {
+    /// Adding and subtracting 1.5 * 2^52 rounds to an integer, which the low bits then hold.
+    const ROUND: f64 = 6_755_399_441_055_744.0;
+    /// ln 2 in two parts; the first has 21 trailing zero bits.
+    const LN_2_HIGH: f64 = f64::from_bits(0x3fe6_2e42_fee0_0000);
+    const LN_2_LOW: f64 = 1.908_214_929_270_587_7e-10;
+    let less = f64::from(x) - f64::from(max);
+    let clamped = less.clamp(-700.0, 0.0);
+    let shifted = clamped.mul_add(std::f64::consts::LOG2_E, ROUND);
+    let k = shifted - ROUND;
+    let r = k.mul_add(-LN_2_LOW, k.mul_add(-LN_2_HIGH, clamped));
+    // Taylor; the first term left out is below 2^-52 for |r| <= ln 2 / 2.
+    let mut p = 1.0 / 6_227_020_800.0;
+    for inverse in [
+        1.0 / 479_001_600.0,
+        1.0 / 39_916_800.0,
+        1.0 / 3_628_800.0,
+        1.0 / 362_880.0,
+        1.0 / 40_320.0,
+        1.0 / 5040.0,
+        1.0 / 720.0,
+        1.0 / 120.0,
+        1.0 / 24.0,
+        1.0 / 6.0,
+        0.5,
+        1.0,
+        1.0,
+    ] {
+        p = r.mul_add(p, inverse);
+    }
+    let y = p * f64::from_bits(shifted.to_bits().wrapping_add(1023) << 52);
+    if x == max {
+        1.0
+    } else if less > -700.0 {
+        y
+    } else {
+        // Also where it is no number.
+        0.0
+    }
+}
+
 /// `2 sqrt(2 / pi)`, of the tanh form of GELU.
 const TWICE_ROOT_2_OVER_PI: f32 = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::SQRT_2;
 
@@ -274,6 +317,23 @@ on_paths! {
     /// The sum.
     fn total_of(x: &[f32]) -> f32 {
         in_lanes!(x, |acc, x| acc + x)
+    }
+
+    /// The sum of `exp(x[i] - max)` in f64, relative error below 1e-14; `max` is the largest, and counts as 1 even where it is
+    /// infinite. What is no number counts as nothing.
+    fn exp_total(x: &[f32], max: f32) -> f64 {
+        let mut lanes = [0f64; LANES];
+        let (chunks, rest) = x.as_chunks::<LANES>();
+        for chunk in chunks {
+            for lane in 0..LANES {
+                lanes[lane] += exp_of_less(chunk[lane], max);
+            }
+        }
+        for lane in 0..rest.len() {
+            lanes[lane] += exp_of_less(rest[lane], max);
+        }
+        // In order: it is done once for a vocabulary.
+        lanes.iter().sum()
     }
 
     /// `out[i] = exp((x[i] - max) / temperature)`.
@@ -622,6 +682,13 @@ mod tests {
         all.push(f.exp_shifted(&mut out));
         f.scale(&mut out, 0.7);
         all.extend_from_slice(&out);
+        let max = f.largest_of(x);
+        f.weigh(x, max, 0.7, &mut out);
+        all.extend_from_slice(&out);
+        all.extend([max, f.total_of(y)]);
+        let total = f.exp_total(x, max).to_bits();
+        // Never NaN, so its bits are its own.
+        all.extend([total >> 48, total >> 24 & 0xff_ffff, total & 0xff_ffff].map(|bits| bits as f32));
         for block in x.as_chunks::<32>().0 {
             let mut codes = [0; 32];
             all.push(f.quantize(block, &mut codes));
@@ -685,6 +752,13 @@ mod tests {
         for (x, got) in x.iter().zip(&got) {
             assert!((f64::from(*got) - 3.0 * (f64::from(*x) / 3.0).tanh()).abs() < 1e-6);
         }
+        let got = f.exp_total(&x, 7.0);
+        let want: f64 = x.iter().map(|x| (f64::from(*x) - 7.0).exp()).sum();
+        assert!((got / want - 1.0).abs() < 1e-14, "{got} {want}");
+        let odd = [f32::NAN, 3.0, f32::NEG_INFINITY, 2.0, -1e30];
+        assert!((f.exp_total(&odd, 3.0) - (1.0 + (-1f64).exp())).abs() < 1e-15);
+        assert_eq!(f.exp_total(&[f32::INFINITY, 5.0, f32::INFINITY], f32::INFINITY), 2.0);
+        assert_eq!(f.largest_of(&odd), 3.0);
         let mut got = vec![f32::NEG_INFINITY; 3];
         assert_eq!(f.exp_shifted(&mut got), 0.0);
         f.layer_norm(&x, &up, &vec![0.0; 100], 0.0, &mut vec![0.0; 100]);

@@ -135,6 +135,21 @@ struct Running {
     patience: Patience,
 }
 
+/// What is to be chosen for one request behind a batch.
+struct Turn<'a> {
+    /// Of the request.
+    index: usize,
+    running: &'a mut Running,
+    /// Whether tokens behind the first of `inputs` were guessed.
+    guessed: bool,
+    /// Logits behind each of `inputs`.
+    rows: Vec<&'a [f32]>,
+    inputs: &'a [u32],
+    /// What was chosen.
+    events: Vec<Event>,
+    finish: Option<Finish>,
+}
+
 /// Whether guessing pays for a request: after a wrong guess none is made for a while, twice as long each time.
 #[derive(Debug, Default)]
 struct Patience {
@@ -332,31 +347,44 @@ impl Engine {
         self.counts.steps += 1;
         self.counts.computed += planned.iter().map(|(_, tokens, _)| tokens.len() as u64).sum::<u64>();
         let mut rows = logits.chunks_exact(self.model.architecture().vocab_size);
+        let mut turns = Vec::new();
+        let mut plan = planned.iter().peekable();
+        for (index, running) in self.running.iter_mut().enumerate() {
+            if let Some((_, tokens, wanted)) = plan.next_if(|(planned, ..)| *planned == index) {
+                let count = match wanted {
+                    Wanted::Nothing => 0,
+                    Wanted::Last => 1,
+                    Wanted::All => tokens.len(),
+                };
+                let guessed = *wanted == Wanted::All;
+                let (rows, inputs) = (rows.by_ref().take(count).collect(), &tokens[tokens.len() - count..]);
+                turns.push(Turn { index, guessed, running, rows, inputs, events: Vec::new(), finish: None });
+            }
+        }
+        // A draw looks at all logits of a sequence: of many, that is worth more than one thread.
+        self.model.pool.chunks_mut(&mut turns, 1, |_, turn| {
+            let Turn { running, rows, inputs, events, finish, .. } = &mut turn[0];
+            *finish = running.take(rows, inputs, events);
+        });
         let mut events = Vec::new();
         let mut ended = Vec::new();
-        for (index, tokens, wanted) in &planned {
-            let count = match wanted {
-                Wanted::Nothing => 0,
-                Wanted::Last => 1,
-                Wanted::All => tokens.len(),
-            };
-            let rows: Vec<&[f32]> = rows.by_ref().take(count).collect();
-            let running = &mut self.running[*index];
-            let before = running.generated;
-            if let Some(finish) = running.take(&rows, &tokens[tokens.len() - count..], &mut events) {
-                events.push(Event::Finished(running.id, finish));
-                ended.push(*index);
-            }
-            if *wanted == Wanted::All {
+        for turn in turns {
+            let Turn { index, guessed, running, rows, events: chosen, finish, .. } = turn;
+            if guessed {
                 // The first token behind them was not guessed.
-                let right = (running.generated - before).saturating_sub(1);
+                let right = chosen.len().saturating_sub(1);
                 running.patience.learn(right > 0);
                 self.counts.right += right as u64;
             }
             // What was guessed wrongly is forgotten; the last token is not computed yet.
             let computed = running.tokens.len().saturating_sub(1);
-            if count > 0 {
+            if !rows.is_empty() {
                 self.cache.truncate(&mut running.sequence, computed);
+            }
+            events.extend(chosen);
+            if let Some(finish) = finish {
+                events.push(Event::Finished(running.id, finish));
+                ended.push(index);
             }
         }
         for index in ended.into_iter().rev() {

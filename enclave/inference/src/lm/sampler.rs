@@ -331,6 +331,9 @@ fn surprise(p: f64) -> f64 {
 /// The `k` tokens with the largest logits, of equal ones the first, in order of the vocabulary.
 fn top(x: &[f32], k: usize) -> Vec<u32> {
     const FEW: usize = 64;
+    if k == 0 {
+        return Vec::new();
+    }
     let order = |a: &(f32, u32), b: &(f32, u32)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
     let most = (2 * k).max(1024);
     let mut best: Vec<(f32, u32)> = Vec::with_capacity(most + FEW);
@@ -380,19 +383,15 @@ fn keep_until(x: &mut [f32], w: &[f32], mut keys: Vec<(f64, u32)>, target: f64) 
 /// Natural logarithms of the probabilities of `token` and of the `n` likeliest tokens. What is no number has none.
 #[must_use]
 pub fn logprobs(logits: &[f32], token: u32, n: usize) -> (f64, Vec<(u32, f64)>) {
-    let numbers = || (0u32..).zip(logits.iter().copied()).filter(|(_, logit)| !logit.is_nan());
-    let max = f64::from(numbers().map(|(_, logit)| logit).fold(f32::NEG_INFINITY, f32::max));
+    // Every path gives the same numbers.
+    let f = Elementwise::new(Path::best());
+    let max = f.largest_of(logits);
     // Infinite logits: the difference is 0 for the largest, not NaN.
-    let less = |logit: f32| if f64::from(logit) == max { 0.0 } else { f64::from(logit) - max };
-    let total = ln(numbers().map(|(_, logit)| exp(less(logit))).sum());
-    let mut order: Vec<(u32, f32)> = numbers().collect();
-    let by = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
-    let n = n.min(order.len());
-    if n > 0 {
-        order.select_nth_unstable_by(n - 1, by);
-    }
-    order.truncate(n);
-    order.sort_by(by);
+    let less = |logit: f32| if logit == max { 0.0 } else { f64::from(logit) - f64::from(max) };
+    let total = ln(f.exp_total(logits, max));
+    let mut order: Vec<(u32, f32)> =
+        top(logits, n).into_iter().map(|token| (token, logits[token as usize])).collect();
+    order.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     let own = logits.get(token as usize).filter(|logit| !logit.is_nan());
     let own = own.map_or(f64::NEG_INFINITY, |logit| less(*logit) - total);
     (own, order.into_iter().map(|(token, logit)| (token, less(logit) - total)).collect())
