@@ -1,21 +1,22 @@
 //! The verbs of the bench, as the `adyton` program offers them under `adyton model`.
 
-use std::io::{BufWriter, Write as _};
+mod language;
+
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use adyton_model::dense::{
     Activation, BatchNormPlacement, DenseModel, Kernel, Layer, Loss, Overrides, Structure,
 };
-use adyton_model::quant::TensorType;
 use clap::{Args, Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use crate::files::{read, read_model, read_model_with, write, write_model, write_with};
+use crate::files::{read, read_model, read_model_with, write, write_model};
 use crate::language::is_gguf;
 use crate::{
-    Columns, Contents, Dataset, Epoch, Impute, Method, Metrics, Options, Precision, Preparation, Split,
-    Table, Targets, WorkshopError, contents, curve, evaluate, prune, quantize, requantize, train,
+    Columns, Dataset, Epoch, Impute, Method, Metrics, Options, Precision, Preparation, Split, Table, Targets,
+    WorkshopError, curve, evaluate, prune, quantize, train,
 };
 
 const MAX_STRUCTURE_LEN: u64 = 16 << 20;
@@ -276,7 +277,7 @@ pub fn run(command: ModelCommand, ui: &Ui) -> Result<Report, WorkshopError> {
     match command {
         ModelCommand::Train(args) => run_train(&args, ui),
         ModelCommand::Convert(args) => run_convert(&args),
-        ModelCommand::Quantize(args) if is_gguf(&args.model)? => quantize_language(&args, ui),
+        ModelCommand::Quantize(args) if is_gguf(&args.model)? => language::quantize(&args, ui),
         ModelCommand::Quantize(args) => {
             if args.to.is_some() {
                 return Err(WorkshopError::Option(
@@ -432,78 +433,9 @@ fn evaluate_on(
     evaluate(model, &table)
 }
 
-fn quantize_language(args: &QuantizeArgs, ui: &Ui) -> Result<Report, WorkshopError> {
-    if args.data.data.is_some() {
-        return Err(WorkshopError::Option(
-            "--data compares dense networks; compare language models with adyton-bench".to_owned(),
-        ));
-    }
-    let before = contents(&args.model)?;
-    let mut work = Work::new(ui, "quantize");
-    write_with(&args.out, |out| {
-        let mut out = BufWriter::with_capacity(1 << 20, out);
-        requantize(&args.model, args.to.unwrap_or(Precision::Q4KM), &mut out, &mut |done, total| {
-            work.tell(done, total);
-        })?;
-        Ok(out.flush()?)
-    })?;
-    work.end();
-    let after = contents(&args.out)?;
-    let size = |contents: &Contents| contents.types.values().map(|(_, bytes)| bytes).sum::<u64>();
-    let (was, bytes) = (size(&before), size(&after));
-    let text = format!(
-        "{}{was} bytes of weights before, {bytes} after, in {}\n",
-        types_text(&after),
-        args.out.display()
-    );
-    let json =
-        json!({ "out": args.out, "bytes_before": was, "bytes": bytes, "model": contents_json(&after) });
-    Ok(Report { json, text })
-}
-
-fn types_text(contents: &Contents) -> String {
-    let line = |(kind, (count, bytes)): (&TensorType, &(u64, u64))| {
-        format!("  {count} tensors {kind:?}, {bytes} bytes\n")
-    };
-    contents.types.iter().map(line).collect()
-}
-
-fn contents_json(contents: &Contents) -> Value {
-    let types: serde_json::Map<String, Value> = contents
-        .types
-        .iter()
-        .map(|(kind, (count, bytes))| (format!("{kind:?}"), json!({ "tensors": count, "bytes": bytes })))
-        .collect();
-    json!({
-        "architecture": contents.architecture, "name": contents.name, "parameters": contents.parameters,
-        "types": types, "context": contents.context, "tokens": contents.tokens,
-        "chat_template": contents.chat_template, "refused": contents.refused,
-    })
-}
-
-fn inspect_language(path: &Path) -> Result<Report, WorkshopError> {
-    let contents = contents(path)?;
-    let count = |count: Option<u64>| count.map_or("unknown".to_owned(), |count| count.to_string());
-    let runs = match &contents.refused {
-        None => "it is computed here".to_owned(),
-        Some(why) => format!("it is not computed here: {why}"),
-    };
-    let text = format!(
-        "{}language model `{}`{}, {} parameters, context {} tokens, vocabulary {} tokens, {} chat template; {runs}\n",
-        types_text(&contents),
-        contents.architecture,
-        contents.name.as_ref().map(|name| format!(" ({name})")).unwrap_or_default(),
-        contents.parameters,
-        count(contents.context),
-        count(contents.tokens),
-        if contents.chat_template { "with a" } else { "no" },
-    );
-    Ok(Report { json: contents_json(&contents), text })
-}
-
 fn inspect(path: &Path) -> Result<Report, WorkshopError> {
     if is_gguf(path)? {
-        return inspect_language(path);
+        return language::inspect(path);
     }
     let model = read_model(path)?;
     let text = format!(
@@ -570,37 +502,6 @@ fn metrics_text(metrics: &Metrics) -> String {
     let accuracy = metrics.accuracy.map(|accuracy| format!("accuracy {accuracy:.4}, ")).unwrap_or_default();
     let error = metrics.root_mean_square_error.map(|error| format!("error {error:.4}, ")).unwrap_or_default();
     format!("{accuracy}{error}loss {:.4} on {} rows\n", metrics.loss, metrics.rows)
-}
-
-/// A bar of bytes, JSON lines, or nothing.
-struct Work {
-    bar: ProgressBar,
-    lines: bool,
-    task: &'static str,
-}
-
-impl Work {
-    fn new(ui: &Ui, task: &'static str) -> Self {
-        let bar = if ui.progress { ProgressBar::new(0) } else { ProgressBar::hidden() };
-        if let Ok(style) = ProgressStyle::with_template("{bytes}/{total_bytes} {bar:30} {eta}") {
-            bar.set_style(style);
-        }
-        Self { bar, lines: ui.json_progress, task }
-    }
-
-    fn tell(&mut self, done: u64, total: u64) {
-        self.bar.set_length(total);
-        self.bar.set_position(done);
-        if self.lines {
-            let line = json!({ "task": self.task, "completed": done, "total": total });
-            // A reader that went away does not stop the work.
-            let _ = writeln!(std::io::stderr(), "{line}");
-        }
-    }
-
-    fn end(&self) {
-        self.bar.finish_and_clear();
-    }
 }
 
 /// A bar, JSON lines, or nothing.

@@ -27,7 +27,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), WorkshopError> {
     write_with(path, |file| file.write_all(bytes).map_err(failed))
 }
 
-/// As [`write`], with whatever `fill` writes.
+/// As [`write()`], with whatever `fill` writes.
 pub(crate) fn write_with(
     path: &Path,
     fill: impl FnOnce(&mut dyn Write) -> Result<(), WorkshopError>,
