@@ -65,12 +65,14 @@ impl Path {
     }
 
     /// Whether its tiles are imitated: for tests alone, see [`amx::imitated`].
+    #[cfg(target_arch = "x86_64")]
     fn is_imitated(self) -> bool {
-        #[cfg(target_arch = "x86_64")]
-        let imitated = amx::imitated();
-        #[cfg(not(target_arch = "x86_64"))]
-        let imitated = false;
-        self.tiles && imitated
+        self.tiles && amx::imitated()
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn is_imitated(self) -> bool {
+        false
     }
 
     /// The instructions of vectors.
