@@ -94,7 +94,7 @@ fn answer(
         row[usize::try_from(END).unwrap()] += 8.0;
         row[usize::from(b'"') + 3] += 6.0;
         constraint.allow(&mut row).expect("within the limits");
-        let token = sampler.sample(&row);
+        let token = sampler.sample(&row, &tokens);
         assert!(row[token as usize] > f32::NEG_INFINITY, "a token that was not allowed");
         constraint.accept(token).expect("an allowed token");
         if token == END {

@@ -17,8 +17,8 @@ use std::sync::Mutex;
 use adyton_inference::arch::Path;
 use adyton_inference::chat::Message;
 use adyton_inference::lm::{
-    Engine, EngineOptions, Event, Finish, KvKind, Model, ModelError, Options, Request, Sampler, Sampling,
-    Sequence, Source, Step, StopStrings, Wanted,
+    Engine, EngineOptions, Event, Finish, KvKind, Mirostat, Model, ModelError, Options, Request, Sampler,
+    Sampling, Sequence, Source, Step, StopStrings, Wanted,
 };
 use adyton_model::gguf::Gguf;
 use common::{FAMILIES, VOCAB, tiny};
@@ -430,8 +430,10 @@ fn debug_tells_no_secret() {
             }
             texts.push(format!("{engine:?}"));
         }
-        let (mut sequence, mut sampler) = (Sequence::default(), Sampler::new(Sampling::default()));
-        sampler.accept(prompt[0]);
+        let mut sequence = Sequence::default();
+        let mirostat = Some(Mirostat { tau: 3.0, eta: 0.1 });
+        let mut sampler = Sampler::new(Sampling { temperature: 1.0, mirostat, ..Sampling::default() });
+        sampler.sample(&[1.0, 2.0, if other { 9.0 } else { 3.0 }], &prompt);
         let step = Step { sequence: &mut sequence, tokens: &prompt, wanted: Wanted::Last };
         texts.extend([format!("{step:?}"), format!("{sampler:?}")]);
         let word = if other { "melon" } else { "apple" };

@@ -11,6 +11,7 @@ use super::activations::{
 };
 use super::path::{Kind, Path};
 use super::screen::{Bounds, Lengths};
+use crate::dense::math::{LN_2_HIGH, LN_2_LOW};
 
 /// `exp(x)` within 2 units in the last place; 0 below -87.3, infinity above 88.7, NaN stays NaN.
 #[inline(always)]
@@ -49,14 +50,11 @@ pub fn exp(x: f32) -> f32 {
     }
 }
 
-/// `exp(x - max)` for `x <= max` in f64; 1 if they are equal, 0 if `x` is no number or the result below 1e-304.
+/// `exp(x - max)` for `x <= max` in f64, without the divisions of [`crate::dense::math::exp`], whose bits are settled; 1 if they are equal, 0 if `x` is no number or the result below 1e-304.
 #[inline(always)]
 fn exp_of_less(x: f32, max: f32) -> f64 {
     /// Adding and subtracting 1.5 * 2^52 rounds to an integer, which the low bits then hold.
     const ROUND: f64 = 6_755_399_441_055_744.0;
-    /// ln 2 in two parts; the first has 21 trailing zero bits.
-    const LN_2_HIGH: f64 = f64::from_bits(0x3fe6_2e42_fee0_0000);
-    const LN_2_LOW: f64 = 1.908_214_929_270_587_7e-10;
     let less = f64::from(x) - f64::from(max);
     let clamped = less.clamp(-700.0, 0.0);
     let shifted = clamped.mul_add(std::f64::consts::LOG2_E, ROUND);

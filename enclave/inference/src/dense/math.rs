@@ -5,9 +5,9 @@
 use std::f64::consts::{LN_2, LOG2_E};
 
 /// High part of ln 2: its low 21 bits are zero, so that `k * LN_2_HIGH` is exact for every exponent `k`.
-const LN_2_HIGH: f64 = f64::from_bits(0x3fe6_2e42_fee0_0000);
+pub(crate) const LN_2_HIGH: f64 = f64::from_bits(0x3fe6_2e42_fee0_0000);
 /// What is missing to ln 2.
-const LN_2_LOW: f64 = 1.908_214_929_270_587_7e-10;
+pub(crate) const LN_2_LOW: f64 = 1.908_214_929_270_587_7e-10;
 
 /// `exp(x)`; relative error below 1e-15 between -708 and 709, saturating to 0 and infinity outside. NaN stays NaN.
 #[must_use]

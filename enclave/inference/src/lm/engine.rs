@@ -410,8 +410,7 @@ impl Engine {
             let (sequence, reused) = self.reuse(&request);
             let room = self.options.positions.saturating_sub(used + pages(needs));
             self.shrink_kept(room);
-            let mut sampler = Sampler::new(request.sampling.clone());
-            request.prompt.iter().for_each(|token| sampler.accept(*token));
+            let sampler = Sampler::new(request.sampling.clone());
             let mut tokens = Zeroizing::new(Vec::with_capacity(needs));
             tokens.extend_from_slice(&request.prompt);
             debug_assert!(reused < tokens.len());
@@ -509,10 +508,12 @@ impl Running {
 
     /// The next token, one that the grammar allows.
     fn choose(&mut self, row: &[f32]) -> Option<u32> {
-        let Some(constraint) = &mut self.request.constraint else { return Some(self.sampler.sample(row)) };
+        let Some(constraint) = &mut self.request.constraint else {
+            return Some(self.sampler.sample(row, &self.tokens));
+        };
         let mut row = row.to_vec();
         constraint.allow(&mut row)?;
-        let token = self.sampler.sample(&row);
+        let token = self.sampler.sample(&row, &self.tokens);
         constraint.accept(token)?;
         Some(token)
     }

@@ -9,7 +9,7 @@
 
 use std::cell::RefCell;
 use std::cmp::Ordering;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fmt;
 
 use crate::arch::{Elementwise, Lines, Path, wipe};
@@ -94,11 +94,10 @@ thread_local! {
     static ROOM: RefCell<Room> = RefCell::new(Room::default());
 }
 
-/// Chooses tokens of one sequence. `Debug` tells none of them.
+/// Chooses tokens of one sequence. `Debug` tells nothing of them: mirostat's state comes from how likely they were.
 #[derive(Clone)]
 pub struct Sampler {
     sampling: Sampling,
-    recent: VecDeque<u32>,
     state: u64,
     mu: f64,
     f: Elementwise,
@@ -117,29 +116,12 @@ impl Sampler {
         let mu = sampling.mirostat.map_or(0.0, |mirostat| 2.0 * f64::from(mirostat.tau));
         // Every path gives the same numbers.
         let f = Elementwise::new(Path::best());
-        Self { recent: VecDeque::new(), state: sampling.seed, mu, f, sampling }
+        Self { state: sampling.seed, mu, f, sampling }
     }
 
-    /// Tells the penalties about a token that was not chosen here, such as one of the prompt.
-    pub fn accept(&mut self, token: u32) {
-        if self.sampling.penalty_window == 0 {
-            return;
-        }
-        if self.recent.len() == self.sampling.penalty_window {
-            self.recent.pop_front();
-        }
-        self.recent.push_back(token);
-    }
-
-    /// Chooses the next token and remembers it. `logits` hold one number for each token; NaN is never chosen before a
-    /// number.
-    pub fn sample(&mut self, logits: &[f32]) -> u32 {
-        let token = self.choose(logits);
-        self.accept(token);
-        token
-    }
-
-    fn choose(&mut self, logits: &[f32]) -> u32 {
+    /// Chooses the next token. `logits` hold one number for each token, `before` the tokens before it, for the penalties; NaN
+    /// is never chosen before a number.
+    pub fn sample(&mut self, logits: &[f32], before: &[u32]) -> u32 {
         if self.sampling.takes_largest() {
             return number(first(logits, self.f.largest_of(logits)));
         }
@@ -149,7 +131,7 @@ impl Sampler {
             for (x, logit) in x.iter_mut().zip(logits) {
                 *x = if logit.is_nan() { f32::NEG_INFINITY } else { *logit };
             }
-            self.penalize(x);
+            self.penalize(x, before);
             let max = self.f.largest_of(x);
             if max == f32::NEG_INFINITY {
                 return number(logits.iter().position(|logit| !logit.is_nan()).unwrap_or(0));
@@ -244,7 +226,7 @@ impl Sampler {
         keep_until(x, w, keys, p * total);
     }
 
-    fn penalize(&self, logits: &mut [f32]) {
+    fn penalize(&self, logits: &mut [f32], before: &[u32]) {
         let s = &self.sampling;
         for (token, bias) in &s.logit_bias {
             if let Some(logit) = logits.get_mut(*token as usize) {
@@ -252,7 +234,8 @@ impl Sampler {
             }
         }
         let mut counts: HashMap<u32, f32> = HashMap::new();
-        self.recent.iter().for_each(|token| *counts.entry(*token).or_default() += 1.0);
+        let recent = &before[before.len().saturating_sub(s.penalty_window)..];
+        recent.iter().for_each(|token| *counts.entry(*token).or_default() += 1.0);
         for (token, count) in counts {
             let Some(logit) = logits.get_mut(token as usize) else { continue };
             if *logit > 0.0 {
@@ -299,13 +282,6 @@ impl Sampler {
         }
         // Rounding may leave a little behind the last one.
         last.or_else(|| w.iter().rposition(|weight| *weight > 0.0)).unwrap_or(0)
-    }
-}
-
-impl Drop for Sampler {
-    fn drop(&mut self) {
-        self.recent.iter_mut().for_each(|token| *token = 0);
-        std::hint::black_box(&mut self.recent);
     }
 }
 
@@ -410,16 +386,19 @@ mod tests {
         let mut counts = vec![0; LOGITS.len()];
         for seed in 0..n {
             let sampling = Sampling { seed, penalty_window: 0, ..sampling.clone() };
-            counts[Sampler::new(sampling).sample(&LOGITS) as usize] += 1;
+            counts[Sampler::new(sampling).sample(&LOGITS, &[]) as usize] += 1;
         }
         counts
     }
 
     #[test]
     fn greedy_takes_the_first_of_the_largest() {
-        assert_eq!(Sampler::new(Sampling::default()).sample(&LOGITS), 1);
-        assert_eq!(Sampler::new(Sampling::default()).sample(&[f32::NAN, -1.0]), 1);
-        assert_eq!(Sampler::new(Sampling { temperature: 1.0, ..Sampling::default() }).sample(&[f32::NAN]), 0);
+        assert_eq!(Sampler::new(Sampling::default()).sample(&LOGITS, &[]), 1);
+        assert_eq!(Sampler::new(Sampling::default()).sample(&[f32::NAN, -1.0], &[]), 1);
+        assert_eq!(
+            Sampler::new(Sampling { temperature: 1.0, ..Sampling::default() }).sample(&[f32::NAN], &[]),
+            0
+        );
     }
 
     #[test]
@@ -523,7 +502,7 @@ mod tests {
         logits[150_000] = 1.0;
         logits[70_000] = 0.0;
         let mut sampler = Sampler::new(Sampling { temperature: 1.0, seed: 3, ..Sampling::default() });
-        let drawn: Vec<u32> = (0..2000).map(|_| sampler.sample(&logits)).collect();
+        let drawn: Vec<u32> = (0..2000).map(|_| sampler.sample(&logits, &[])).collect();
         let share = drawn.iter().filter(|token| **token == 150_000).count() as f64 / 2000.0;
         assert!((share - 0.731).abs() < 0.04, "{share}");
         assert!(drawn.iter().all(|token| matches!(token, 70_000 | 150_000)));
@@ -532,28 +511,31 @@ mod tests {
     #[test]
     fn what_is_no_number_is_not_drawn() {
         let hot = Sampling { temperature: 5.0, ..Sampling::default() };
-        let only = |logits: &[f32]| Sampler::new(hot.clone()).sample(logits);
+        let only = |logits: &[f32]| Sampler::new(hot.clone()).sample(logits, &[]);
         assert_eq!(only(&[f32::NAN, f32::NEG_INFINITY]), 1);
         assert_eq!(only(&[1.0, f32::INFINITY, f32::INFINITY]), 1);
         assert_eq!(only(&[f32::NEG_INFINITY, -3.0, f32::NAN]), 1);
         assert_eq!(only(&[]), 0);
         // So cold that every other weight is 0.
         let cold = Sampling { temperature: 1e-30, ..Sampling::default() };
-        assert_eq!(Sampler::new(cold).sample(&LOGITS[..3]), 1);
+        assert_eq!(Sampler::new(cold).sample(&LOGITS[..3], &[]), 1);
     }
 
     #[test]
     fn penalties_and_bias() {
-        let mut sampler = Sampler::new(Sampling { presence_penalty: 1.5, ..Sampling::default() });
-        let tokens: Vec<u32> = (0..4).map(|_| sampler.sample(&LOGITS)).collect();
-        assert_eq!(tokens, [1, 3, 2, 1]);
-        let mut sampler = Sampler::new(Sampling { repetition_penalty: 10.0, ..Sampling::default() });
-        assert_eq!([sampler.sample(&LOGITS), sampler.sample(&LOGITS), sampler.sample(&LOGITS)], [1, 3, 2]);
-        let mut sampler = Sampler::new(Sampling { frequency_penalty: 0.6, ..Sampling::default() });
-        let tokens: Vec<u32> = (0..5).map(|_| sampler.sample(&LOGITS)).collect();
-        assert_eq!(tokens, [1, 3, 1, 3, 2]);
+        let chosen = |sampling: Sampling, n: usize| {
+            let (mut sampler, mut tokens) = (Sampler::new(sampling), Vec::new());
+            for _ in 0..n {
+                tokens.push(sampler.sample(&LOGITS, &tokens));
+            }
+            tokens
+        };
+        let base = Sampling::default();
+        assert_eq!(chosen(Sampling { presence_penalty: 1.5, ..base.clone() }, 4), [1, 3, 2, 1]);
+        assert_eq!(chosen(Sampling { repetition_penalty: 10.0, ..base.clone() }, 3), [1, 3, 2]);
+        assert_eq!(chosen(Sampling { frequency_penalty: 0.6, ..base }, 5), [1, 3, 1, 3, 2]);
         let logit_bias = vec![(4, 100.0), (99, 1.0)];
-        assert_eq!(Sampler::new(Sampling { logit_bias, ..Sampling::default() }).sample(&LOGITS), 4);
+        assert_eq!(Sampler::new(Sampling { logit_bias, ..Sampling::default() }).sample(&LOGITS, &[]), 4);
     }
 
     #[test]
@@ -576,7 +558,7 @@ mod tests {
         let sampling = Sampling { temperature: 2.0, seed: 7, ..Sampling::default() };
         let run = || {
             let mut sampler = Sampler::new(sampling.clone());
-            (0..50).map(|_| sampler.sample(&LOGITS)).collect::<Vec<_>>()
+            (0..50).map(|_| sampler.sample(&LOGITS, &[])).collect::<Vec<_>>()
         };
         assert_eq!(run(), run());
     }
@@ -601,10 +583,8 @@ mod tests {
     #[test]
     fn penalties_by_hand() {
         let penalized = |sampling: Sampling, seen: &[u32]| {
-            let mut sampler = Sampler::new(sampling);
-            seen.iter().for_each(|token| sampler.accept(*token));
             let mut logits = vec![2.0, -2.0, 1.0, 0.5];
-            sampler.penalize(&mut logits);
+            Sampler::new(sampling).penalize(&mut logits, seen);
             logits
         };
         let base = Sampling::default();
@@ -630,7 +610,7 @@ mod tests {
         let mut sampler = Sampler::new(Sampling { temperature: 1.0, mirostat, ..Sampling::default() });
         // At first twice tau: the first two tokens are left, with 2/3 and 1/3.
         assert_eq!(sampler.mu, 2.0);
-        let surprise = match sampler.sample(&logits) {
+        let surprise = match sampler.sample(&logits, &[]) {
             0 => 1.5f64.log2(),
             1 => 3f64.log2(),
             other => panic!("{other}"),
@@ -638,7 +618,7 @@ mod tests {
         assert!((sampler.mu - (2.0 - 0.5 * (surprise - 1.0))).abs() < 1e-6, "{}", sampler.mu);
         // Below every surprise the likeliest is left, whose surprise is then 0.
         sampler.mu = 0.1;
-        assert_eq!(sampler.sample(&logits), 0);
+        assert_eq!(sampler.sample(&logits, &[]), 0);
         assert!((sampler.mu - 0.6).abs() < 1e-6);
     }
 }

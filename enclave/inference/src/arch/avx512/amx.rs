@@ -10,6 +10,8 @@
 //!
 //! The compiler has no stable intrinsics for tiles; the few instructions are written out.
 
+mod imitation;
+
 use std::arch::asm;
 use std::cell::RefCell;
 use std::ops::Range;
@@ -19,6 +21,8 @@ use super::super::activations::Activations;
 use super::super::memory::Memory;
 use super::super::packed::Packed;
 use super::*;
+use imitation::imitate_all;
+pub(in super::super) use imitation::imitated;
 
 /// Columns of a tile.
 pub(in super::super) const COLUMNS: usize = 16;
@@ -52,35 +56,6 @@ pub(in super::super) fn permitted() -> bool {
         const FEATURES: u32 = 1 << 24 | 1 << 25;
         __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & FEATURES == FEATURES && request()
     })
-}
-
-/// Whether tests have the instructions imitated, so that everything around them runs on CPUs with these vectors and no tiles
-/// (`scripts/imitated-tiles`).
-/// Never in what is served.
-pub(in super::super) fn imitated() -> bool {
-    cfg!(any(test, imitated_tiles)) && !permitted()
-}
-
-/// What the instructions of one block give: `columns . weights`, in steps of four bytes.
-fn imitate(columns: &[u32], weights: &[Line], out: &mut Sums16) {
-    let byte = |byte: u8| i32::from(byte.cast_signed());
-    for (sums, column) in out.0.iter_mut().zip(columns.chunks_exact(weights.len())) {
-        *sums = [0; LANES];
-        for (word, line) in column.iter().zip(weights) {
-            for (sum, w) in sums.iter_mut().zip(line.as_chunks::<4>().0) {
-                *sum += word.to_le_bytes().iter().zip(w).map(|(x, w)| byte(*x) * byte(*w)).sum::<i32>();
-            }
-        }
-    }
-}
-
-/// As [`imitate`], for each tile of columns with each of two sets of weights.
-fn imitate_all(columns: &[&[u32]], weights: [&[Line]; 2], out: &mut [[Sums16; 2]]) {
-    for (columns, out) in columns.iter().zip(out) {
-        for (weights, out) in weights.iter().zip(out) {
-            imitate(columns, weights, out);
-        }
-    }
 }
 
 fn planes_of(planes: &[Line; 2 * PLANE]) -> [&[Line]; 2] {
@@ -199,7 +174,7 @@ pub(in super::super) fn part(
         let panel = panel[..wanted].as_chunks_mut().0;
         for (group, lines) in groups.clone().zip(panel.chunks_exact_mut(lines)) {
             // SAFETY: columns lie so only if they were filled for a path with tiles, which exists only on CPUs with these
-            // vectors and tiles, and after `permitted` said yes.
+            // vectors and tiles, and after `permitted` said yes; or tiles are `imitated`.
             unsafe { unpack(layout, weights.group(group), lines) }
         }
         // SAFETY: as above; nothing between here and the end of the part uses others.
