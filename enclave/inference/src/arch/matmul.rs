@@ -12,6 +12,8 @@ use super::ends::{Ends, Place};
 use super::packed::{Layout, Packed};
 use super::path::{Kind, Path};
 use super::pool::Pool;
+#[cfg(target_arch = "x86_64")]
+use super::prefetch::{FIRST, SECOND};
 use super::{LANES, blocks, scalar};
 
 /// Weights a part of a job covers, bytes: fits the second-level cache beside a tile of activations.
@@ -56,9 +58,14 @@ fn integer_tile(path: Path, layout: Layout, group: &[u8], x: &[u32], columns: us
         // SAFETY: a path of this kind exists only on CPUs with these instructions.
         Kind::Avx2 => ends.add(|sums| unsafe { super::avx2::integers(layout, group, x, columns, sums) }),
         #[cfg(target_arch = "x86_64")]
+        Kind::Avx512 if path.hints_to_second_level() => with_columns!(columns, |N| {
+            // SAFETY: as above.
+            unsafe { super::avx512::integers::<SECOND, 1, N>(layout, [group], x, ends) }
+        }),
+        #[cfg(target_arch = "x86_64")]
         Kind::Avx512 => with_columns!(columns, |N| {
             // SAFETY: as above.
-            unsafe { super::avx512::integers::<1, N>(layout, [group], x, ends) }
+            unsafe { super::avx512::integers::<FIRST, 1, N>(layout, [group], x, ends) }
         }),
     }
 }
@@ -79,9 +86,9 @@ fn integer_pair_tile(
         // the end of a batch.
         match columns {
             // SAFETY: a path with such kernels exists only on CPUs with these instructions.
-            5 => return unsafe { integers::<2, 5>(layout, groups, x, ends) },
+            5 => return unsafe { integers::<FIRST, 2, 5>(layout, groups, x, ends) },
             // SAFETY: as above.
-            6 => return unsafe { integers::<2, 6>(layout, groups, x, ends) },
+            6 => return unsafe { integers::<FIRST, 2, 6>(layout, groups, x, ends) },
             _ => {}
         }
     }

@@ -99,6 +99,12 @@ impl Path {
         columns == 16 && self.loads_once()
     }
 
+    /// Whether kernels of integers ask for weights in the second-level cache, not the first: see [`super::prefetch::SECOND`].
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn hints_to_second_level(self) -> bool {
+        self.tiles
+    }
+
     /// Whether two groups of integers are computed at once in batches of several tiles: not on CPUs with AMX, which have
     /// tiles for long ones.
     pub(super) fn integer_pairs(self) -> bool {

@@ -356,11 +356,11 @@ vectors! {
         for (block, lines) in group.as_chunks::<288>().0.iter().zip(panels) {
             let (scales, vectors) = block.split_first_chunk::<32>().expect("288 bytes");
             for (i, vector) in vectors.as_chunks::<64>().0.iter().enumerate() {
-                let both = stream(vector);
+                let both = stream::<FIRST>(vector);
                 store(&mut lines[i], _mm512_sub_epi8(low_nibbles(both), zero));
                 store(&mut lines[4 + i], _mm512_sub_epi8(high_nibbles(both), zero));
             }
-            store_scales(&mut lines[8], stream_halves(scales));
+            store_scales(&mut lines[8], stream_halves::<FIRST>(scales));
         }
     }
 
@@ -370,9 +370,9 @@ vectors! {
         for (block, lines) in group.as_chunks::<544>().0.iter().zip(panels) {
             let (scales, vectors) = block.split_first_chunk::<32>().expect("544 bytes");
             for (i, vector) in vectors.as_chunks::<64>().0.iter().enumerate() {
-                store(&mut lines[i], _mm512_xor_si512(stream(vector), zero));
+                store(&mut lines[i], _mm512_xor_si512(stream::<FIRST>(vector), zero));
             }
-            store_scales(&mut lines[8], stream_halves(scales));
+            store_scales(&mut lines[8], stream_halves::<FIRST>(scales));
         }
     }
 
@@ -416,7 +416,7 @@ vectors! {
             for part in 0..8 {
                 let factors = twice(widened(scales[part]));
                 for i in 0..4 {
-                    let both = stream(&vectors[part * 4 + i]);
+                    let both = stream::<FIRST>(&vectors[part * 4 + i]);
                     let places = [part * 8 + i, part * 8 + 4 + i];
                     let nibble = |shifted| _mm512_and_si512(shifted, even);
                     let (a, b) = (nibble(both), nibble(_mm512_srli_epi16::<8>(both)));
@@ -448,8 +448,8 @@ vectors! {
             let (high, rest) = rest.split_first_chunk_mut::<PLANE>().expect("a plane");
             for part in 0..16 {
                 let factors = twice(_mm512_cvtepi8_epi32(load_quarter(&factors[part])));
-                let (a, b) = (stream(&vectors[part * 3]), stream(&vectors[part * 3 + 1]));
-                let high_bits = stream(&vectors[part * 3 + 2]);
+                let (a, b) = (stream::<FIRST>(&vectors[part * 3]), stream::<FIRST>(&vectors[part * 3 + 1]));
+                let high_bits = stream::<FIRST>(&vectors[part * 3 + 2]);
                 let quads = [
                     with(low_nibbles(a), _mm512_slli_epi16::<4>(high_bits)),
                     with(high_nibbles(a), _mm512_slli_epi16::<2>(high_bits)),

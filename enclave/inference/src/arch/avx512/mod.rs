@@ -13,7 +13,7 @@ use super::activations::{
 };
 use super::ends::Ends;
 use super::packed::Layout;
-use super::prefetch::ahead;
+use super::prefetch::{FIRST, ahead, ahead_to};
 use products::dot_two;
 
 /// Makes a function for this CPU; all of them are reached through [`integers`] and [`floats`].
@@ -81,14 +81,14 @@ vectors! {
         unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
     }
 
-    /// Weights, which come from memory in order.
-    fn stream(bytes: &[u8; 64]) -> __m512i {
-        ahead(bytes);
+    /// Weights, which come from memory in order; `H`: the cache that is hinted to.
+    fn stream<const H: i32>(bytes: &[u8; 64]) -> __m512i {
+        ahead_to::<H, _>(bytes);
         load(bytes)
     }
 
-    fn stream_halves(bytes: &[u8; 32]) -> __m512 {
-        ahead(bytes);
+    fn stream_halves<const H: i32>(bytes: &[u8; 32]) -> __m512 {
+        ahead_to::<H, _>(bytes);
         halves(bytes)
     }
 
@@ -208,23 +208,26 @@ vectors! {
     }
 
     /// The vector at `start` of each block.
-    fn streams<const R: usize, const BYTES: usize>(blocks: [&[u8; BYTES]; R], start: usize) -> [__m512i; R] {
+    fn streams<const H: i32, const R: usize, const BYTES: usize>(
+        blocks: [&[u8; BYTES]; R],
+        start: usize,
+    ) -> [__m512i; R] {
         let mut vectors = [_mm512_setzero_si512(); R];
         for r in 0..R {
-            vectors[r] = stream(at(blocks[r], start));
+            vectors[r] = stream::<H>(at(blocks[r], start));
         }
         vectors
     }
 
     /// 32 columns of 4-bit codes in the 4 vectors from `start` on; `x` begins with their codes.
-    fn nibble_block<const R: usize, const N: usize, const BYTES: usize>(
+    fn nibble_block<const H: i32, const R: usize, const N: usize, const BYTES: usize>(
         sums: &mut [[__m512i; N]; R],
         blocks: [&[u8; BYTES]; R],
         start: usize,
         x: &[u32],
     ) {
         for i in 0..4 {
-            let both = streams(blocks, start + 64 * i);
+            let both = streams::<H, _, _>(blocks, start + 64 * i);
             let (mut low, mut high) = (both, both);
             for r in 0..R {
                 (low[r], high[r]) = (low_nibbles(both[r]), high_nibbles(both[r]));
@@ -253,45 +256,57 @@ vectors! {
         _mm512_or_si512(_mm512_and_si512(low, _mm512_set1_epi32(0xffff)), _mm512_slli_epi32::<16>(high))
     }
 
-    fn q4_0<const R: usize, const N: usize>(groups: [&[u8]; R], x: &[u32], mut total: Totals<R, N>) -> Totals<R, N> {
+    fn q4_0<const H: i32, const R: usize, const N: usize>(
+        groups: [&[u8]; R],
+        x: &[u32],
+        mut total: Totals<R, N>,
+    ) -> Totals<R, N> {
         let groups = blocks::<R, 288>(groups);
         for (index, x) in x.chunks_exact(BLOCK_WORDS * N).enumerate() {
             let (x, blocks) = (apart(x), row(&groups, index));
             let mut sums = [start::<N>(&x[N..2 * N]); R];
-            nibble_block(&mut sums, blocks, 32, &x[CODES * N..]);
+            nibble_block::<H, _, _, _>(&mut sums, blocks, 32, &x[CODES * N..]);
             for r in 0..R {
-                scaled(&mut total[r], &sums[r], &x[..N], stream_halves(at(blocks[r], 0)));
+                scaled(&mut total[r], &sums[r], &x[..N], stream_halves::<H>(at(blocks[r], 0)));
             }
         }
         total
     }
 
-    fn q8<const R: usize, const N: usize>(groups: [&[u8]; R], x: &[u32], mut total: Totals<R, N>) -> Totals<R, N> {
+    fn q8<const H: i32, const R: usize, const N: usize>(
+        groups: [&[u8]; R],
+        x: &[u32],
+        mut total: Totals<R, N>,
+    ) -> Totals<R, N> {
         let groups = blocks::<R, 544>(groups);
         for (index, x) in x.chunks_exact(BLOCK_WORDS * N).enumerate() {
             let (x, blocks) = (apart(x), row(&groups, index));
             let mut sums = [start::<N>(&x[2 * N..3 * N]); R];
             for i in 0..8 {
-                dot(&mut sums, streams(blocks, 32 + 64 * i), apart(&x[(CODES + i) * N..(CODES + 1 + i) * N]));
+                dot(&mut sums, streams::<H, _, _>(blocks, 32 + 64 * i), apart(&x[(CODES + i) * N..(CODES + 1 + i) * N]));
             }
             for r in 0..R {
-                scaled(&mut total[r], &sums[r], &x[..N], stream_halves(at(blocks[r], 0)));
+                scaled(&mut total[r], &sums[r], &x[..N], stream_halves::<H>(at(blocks[r], 0)));
             }
         }
         total
     }
 
-    fn affine<const R: usize, const N: usize>(groups: [&[u8]; R], x: &[u32], mut total: Totals<R, N>) -> Totals<R, N> {
+    fn affine<const H: i32, const R: usize, const N: usize>(
+        groups: [&[u8]; R],
+        x: &[u32],
+        mut total: Totals<R, N>,
+    ) -> Totals<R, N> {
         let groups = blocks::<R, 640>(groups);
         for (index, x) in x.chunks_exact(BLOCK_WORDS * N).enumerate() {
             let (x, blocks) = (apart(x), row(&groups, index));
             let mut sums = [[_mm512_setzero_si512(); N]; R];
             for i in 0..8 {
-                dot(&mut sums, streams(blocks, 128 + 64 * i), apart(&x[(CODES + i) * N..(CODES + 1 + i) * N]));
+                dot(&mut sums, streams::<H, _, _>(blocks, 128 + 64 * i), apart(&x[(CODES + i) * N..(CODES + 1 + i) * N]));
             }
             for r in 0..R {
-                scaled(&mut total[r], &sums[r], &x[..N], _mm512_castsi512_ps(stream(at(blocks[r], 0))));
-                let min = _mm512_castsi512_ps(stream(at(blocks[r], 64)));
+                scaled(&mut total[r], &sums[r], &x[..N], _mm512_castsi512_ps(stream::<H>(at(blocks[r], 0))));
+                let min = _mm512_castsi512_ps(stream::<H>(at(blocks[r], 64)));
                 minus(&mut total[r], min, &x[STEP_SUM * N..(STEP_SUM + 1) * N]);
             }
         }
@@ -319,13 +334,17 @@ vectors! {
         (scales, mins)
     }
 
-    fn q4_k<const R: usize, const N: usize>(groups: [&[u8]; R], x: &[u32], mut total: Totals<R, N>) -> Totals<R, N> {
+    fn q4_k<const H: i32, const R: usize, const N: usize>(
+        groups: [&[u8]; R],
+        x: &[u32],
+        mut total: Totals<R, N>,
+    ) -> Totals<R, N> {
         let groups = blocks::<R, 2304>(groups);
         for (index, x) in x.chunks_exact(LONG_WORDS * N).enumerate() {
             let (x, blocks) = (apart(x), row(&groups, index));
             let mut factors = [([_mm_setzero_si128(); 8], [_mm_setzero_si128(); 8]); R];
             for r in 0..R {
-                at::<256>(blocks[r], 0).as_chunks::<64>().0.iter().for_each(ahead);
+                at::<256>(blocks[r], 0).as_chunks::<64>().0.iter().for_each(ahead_to::<H, _>);
                 let packed = at::<192>(blocks[r], 64).as_chunks::<16>().0;
                 factors[r] = k_factors(packed.first_chunk().expect("192 bytes"));
             }
@@ -333,7 +352,7 @@ vectors! {
             for part in 0..8 {
                 let mut sums = [[_mm512_setzero_si512(); N]; R];
                 let codes = apart(&x[(LONG_CODES + part * 8) * N..(LONG_CODES + 8 + part * 8) * N]);
-                nibble_block(&mut sums, blocks, 256 + 256 * part, codes);
+                nibble_block::<H, _, _, _>(&mut sums, blocks, 256 + 256 * part, codes);
                 for r in 0..R {
                     factored(&mut dots[r], &sums[r], widened(factors[r].0[part]));
                 }
@@ -354,13 +373,17 @@ vectors! {
         total
     }
 
-    fn q6_k<const R: usize, const N: usize>(groups: [&[u8]; R], x: &[u32], mut total: Totals<R, N>) -> Totals<R, N> {
+    fn q6_k<const H: i32, const R: usize, const N: usize>(
+        groups: [&[u8]; R],
+        x: &[u32],
+        mut total: Totals<R, N>,
+    ) -> Totals<R, N> {
         let groups = blocks::<R, 3360>(groups);
         for (index, x) in x.chunks_exact(LONG_WORDS * N).enumerate() {
             let (x, blocks) = (apart(x), row(&groups, index));
             let mut dots = [[_mm512_setzero_si512(); N]; R];
             for r in 0..R {
-                at::<256>(blocks[r], 32).as_chunks::<64>().0.iter().for_each(ahead);
+                at::<256>(blocks[r], 32).as_chunks::<64>().0.iter().for_each(ahead_to::<H, _>);
                 // What the codes' zero, 32, adds to the dot products.
                 let mut zeros = [_mm512_setzero_si512(); N];
                 for i in 0..8 {
@@ -374,9 +397,9 @@ vectors! {
             for part in 0..16 {
                 let mut sums = [[_mm512_setzero_si512(); N]; R];
                 let x = apart(&x[(LONG_CODES + part * 4) * N..(LONG_CODES + 4 + part * 4) * N]);
-                let bits = streams(blocks, 288 + 192 * part + 128);
+                let bits = streams::<H, _, _>(blocks, 288 + 192 * part + 128);
                 for half in 0..2 {
-                    let both = streams(blocks, 288 + 192 * part + 64 * half);
+                    let both = streams::<H, _, _>(blocks, 288 + 192 * part + 64 * half);
                     let (mut low, mut high) = (both, both);
                     for r in 0..R {
                         // The two high bits of each of four codes, lowest first.
@@ -457,14 +480,14 @@ vectors! {
 
     pub(super) fn widen_floats(layout: Layout, bytes: &[u8], wide: &mut [u8]) {
         for (bytes, wide) in bytes.as_chunks().0.iter().zip(wide.as_chunks_mut::<64>().0) {
-            let x = if layout == Layout::F16 { stream_halves(bytes) } else { of_bf16(bytes) };
+            let x = if layout == Layout::F16 { stream_halves::<FIRST>(bytes) } else { of_bf16(bytes) };
             // SAFETY: 64 bytes are there; the store needs no alignment.
             unsafe { _mm512_storeu_ps(wide.as_mut_ptr().cast(), x) }
         }
     }
 
-    /// `out[r][n] += groups[r] . column n` for a tile of an integer layout.
-    pub(super) fn integers<const R: usize, const N: usize>(
+    /// `out[r][n] += groups[r] . column n` for a tile of an integer layout; `H`: the cache that is hinted to.
+    pub(super) fn integers<const H: i32, const R: usize, const N: usize>(
         layout: Layout,
         groups: [&[u8]; R],
         x: &[u32],
@@ -472,11 +495,11 @@ vectors! {
     ) {
         let total: Totals<R, N> = load_all(&ends);
         let total = match layout {
-            Layout::Q4_0 => q4_0(groups, x, total),
-            Layout::Q4_K => q4_k(groups, x, total),
-            Layout::Q6_K => q6_k(groups, x, total),
-            Layout::Q8 => q8(groups, x, total),
-            Layout::Affine => affine(groups, x, total),
+            Layout::Q4_0 => q4_0::<H, R, N>(groups, x, total),
+            Layout::Q4_K => q4_k::<H, R, N>(groups, x, total),
+            Layout::Q6_K => q6_k::<H, R, N>(groups, x, total),
+            Layout::Q8 => q8::<H, R, N>(groups, x, total),
+            Layout::Affine => affine::<H, R, N>(groups, x, total),
             Layout::F32 | Layout::F16 | Layout::Bf16 => unreachable!("integer layouts only"),
         };
         store_all(ends, &total);
@@ -485,7 +508,7 @@ vectors! {
     /// `out[n] += group . column n` for a tile of a float layout; numbers of the last `N - L` columns come with one load.
     pub(super) fn floats<const N: usize, const L: usize>(layout: Layout, group: &[u8], x: &[f32], out: &mut Sums<N>) {
         match layout {
-            Layout::F16 => one::<N, L, _>(group, x, |w| stream_halves(w), out),
+            Layout::F16 => one::<N, L, _>(group, x, |w| stream_halves::<FIRST>(w), out),
             Layout::Bf16 => one::<N, L, _>(group, x, |w| of_bf16(w), out),
             _ => one::<N, L, _>(group, x, |w| of_f32(w), out),
         }
