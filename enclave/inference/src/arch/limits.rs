@@ -1,6 +1,8 @@
 //! What this machine can do at best: the numbers beside which ours are read.
 
 use super::LANES;
+#[cfg(target_arch = "x86_64")]
+use super::avx512::amx;
 use super::memory::Memory;
 use super::path::{Kind, Path};
 use super::pool::Pool;
@@ -82,6 +84,11 @@ pub fn f32_peak(path: Path, pool: &Pool) -> usize {
 
 /// 8-bit multiply-adds on registers only. Returns the operations (two for each) of all threads.
 pub fn int8_peak(path: Path, pool: &Pool) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if path.has_tiles() && !amx::imitated() {
+        pool.run(pool.threads(), &|_| amx::peak(ROUNDS));
+        return amx::PEAK_OPERATIONS * ROUNDS * pool.threads();
+    }
     pool.run(pool.threads(), &|_| {
         std::hint::black_box(match path.kind() {
             Kind::Scalar => 0,
@@ -190,3 +197,18 @@ mod peaks {
 }
 #[cfg(target_arch = "x86_64")]
 use peaks::{integers_avx2, integers_avx512, multiply_avx2, multiply_avx512, sum_avx2, sum_avx512};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_but_the_scalar_one_has_peaks() {
+        let pool = Pool::new(2);
+        for path in Path::available() {
+            let counted = path != Path::Scalar;
+            assert_eq!(f32_peak(path, &pool) > 0, counted, "{path}");
+            assert_eq!(int8_peak(path, &pool) > 0, counted, "{path}");
+        }
+    }
+}
