@@ -86,8 +86,8 @@ pub fn f32_peak(path: Path, pool: &Pool) -> usize {
 pub fn int8_peak(path: Path, pool: &Pool) -> usize {
     #[cfg(target_arch = "x86_64")]
     if path.has_tiles() && !amx::imitated() {
-        pool.run(pool.threads(), &|_| amx::peak(ROUNDS));
-        return amx::PEAK_OPERATIONS * ROUNDS * pool.threads();
+        pool.run(pool.threads(), &|_| amx::peak::run(ROUNDS));
+        return amx::peak::OPERATIONS * ROUNDS * pool.threads();
     }
     pool.run(pool.threads(), &|_| {
         std::hint::black_box(match path.kind() {
