@@ -145,7 +145,7 @@ fn float_pair_tile(
         let far = two.as_ptr().addr().wrapping_sub(one.as_ptr().addr());
         let pairs = Pairs { starts: &[one.as_ptr()], len: one.len(), far };
         // SAFETY: a path with such kernels exists only on CPUs with these instructions. Both groups are as long as said.
-        return unsafe { pair::floats(layout, &pairs, x, ends, path.loads_once()) };
+        return unsafe { pair::floats(layout, &pairs, x, ends) };
     }
     for (group, ends) in groups.into_iter().zip(ends.apart()) {
         float_layout_tile(path, layout, group, x, columns, ends);

@@ -85,19 +85,11 @@ impl Path {
         self.tiles
     }
 
-    /// Whether kernels of two groups load a number once for both, where two loads in a cycle are the limit. One CPU with AMX,
-    /// whose cores others used too, was faster with a load in each product, most likely since their halves share what issues
-    /// operations; another was 1.06 times as fast with one load on prompts of f16, 1.04 to 1.09 times on embeddings.
-    #[cfg(target_arch = "x86_64")]
-    pub(super) fn loads_once(self) -> bool {
-        !self.tiles
-    }
-
     /// Whether one group of floats takes the numbers of four of its columns with one load: with 16, two loads in a cycle are
     /// the limit. Not on CPUs with AMX, where it was 0.8 to 0.9 as fast: shuffles share a port with half of the products.
     #[cfg(target_arch = "x86_64")]
     pub(super) fn fours(self, columns: usize) -> bool {
-        columns == 16 && self.loads_once()
+        columns == 16 && !self.tiles
     }
 
     /// Whether kernels of integers ask for weights in the second-level cache, not the first: see [`super::prefetch::SECOND`].
@@ -111,7 +103,7 @@ impl Path {
     pub(super) fn integer_pairs(self) -> bool {
         match self.kind {
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 => self.loads_once(),
+            Kind::Avx512 => !self.tiles,
             _ => false,
         }
     }

@@ -117,7 +117,7 @@ impl<'a> Pieces<'a> {
                 let ends = ends(&mut sums, to.count, true, Some(place));
                 // SAFETY: a path with such kernels exists only on CPUs with these instructions. Each piece is as long as the
                 // first, so that both blocks are in it.
-                unsafe { pair::floats(self.layout, &pairs, x, ends, path.loads_once()) };
+                unsafe { pair::floats(self.layout, &pairs, x, ends) };
                 continue;
             }
             let x = x.chunks_exact(x.len() / self.pieces.len());

@@ -1,9 +1,9 @@
 //! Two groups of floats with a tile of columns: up to 24 sums in registers.
 //!
-//! In assembly, for the say in how a product gets its number. With a load of its own in the same instruction a third fewer
-//! operations are left: 5 to 15 % faster where the core's other half is busy. With one load for both products half as many
-//! loads are left: about a tenth faster where a core does two of them in a cycle and two products as well. The compiler
-//! does neither for long: it runs out of registers, or chooses addresses that the CPU takes apart into two operations again.
+//! In assembly, for the say in how products get their numbers: one load for both. A core that does two loads in a cycle and
+//! two products as well has none to spare for a load in each. (A load in the product itself takes fewer operations, which was
+//! 5 to 15 % faster on a core whose other half somebody else used; that is given up.) The compiler runs out of registers, or
+//! chooses addresses that the CPU takes apart into two operations again.
 
 use std::arch::asm;
 
@@ -17,21 +17,7 @@ pub(in super::super) const MAX_COLUMNS: usize = 12;
 
 /// The products of both groups with one column.
 macro_rules! product {
-    (each $a:literal $b:literal) => {
-        concat!(
-            "vfmadd231ps zmm",
-            $a,
-            ", zmm30, dword ptr [{x} + 4*",
-            $a,
-            "]{{1to16}}\n",
-            "vfmadd231ps zmm",
-            $b,
-            ", zmm31, dword ptr [{x} + 4*",
-            $a,
-            "]{{1to16}}",
-        )
-    };
-    (once $a:literal $b:literal) => {
+    ($a:literal $b:literal) => {
         concat!(
             "vbroadcastss zmm29, dword ptr [{x} + 4*",
             $a,
@@ -49,7 +35,7 @@ macro_rules! product {
 /// All elements of all pieces of both groups; `$load` fills zmm30 and zmm31 with those at `v` and at `v + far`. Of each pair the first
 /// number is the column and the register of its sum in the first group, the second that in the second.
 macro_rules! multiply {
-    ($how:ident, $pairs:expr, $x:expr, $sums:expr, $to:expr, $bytes:literal, [$($load:literal)*], $columns:literal: $($a:literal $b:literal)*) => {
+    ($pairs:expr, $x:expr, $sums:expr, $to:expr, $bytes:literal, [$($load:literal)*], $columns:literal: $($a:literal $b:literal)*) => {
         asm!(
             "test {from}, {from}",
             "jz 3f",
@@ -67,7 +53,7 @@ macro_rules! multiply {
             "4:",
             $($load,)*
             $(
-                product!($how $a $b),
+                product!($a $b),
             )*
             concat!("add {v}, ", $bytes),
             concat!("add {x}, 4*", $columns),
@@ -137,7 +123,6 @@ pub(in super::super) struct Pairs<'a> {
 }
 
 /// `sums[group][column] += groups[group] . x[column]`, pieces and their elements in order; `x` is `[element][columns]`.
-/// `once`: with one load of a number for both groups.
 ///
 /// # Panics
 /// If lengths do not fit.
@@ -145,13 +130,7 @@ pub(in super::super) struct Pairs<'a> {
 /// # Safety
 /// `pairs` must be what it says: so many bytes of both groups, from each of the starts on.
 #[target_feature(enable = "avx512f")]
-pub(in super::super) unsafe fn floats(
-    layout: Layout,
-    pairs: &Pairs<'_>,
-    x: &[f32],
-    ends: Ends<'_, 2>,
-    once: bool,
-) {
+pub(in super::super) unsafe fn floats(layout: Layout, pairs: &Pairs<'_>, x: &[f32], ends: Ends<'_, 2>) {
     let Ends { kept: [first, second], fresh, to } = ends;
     let columns = first.len();
     assert!(
@@ -172,28 +151,20 @@ pub(in super::super) unsafe fn floats(
             (start, size_of::<[f32; LANES]>(), stride * size_of::<f32>())
         }
     };
-    macro_rules! by_form {
-        ($width:expr, $($of:tt)*) => {
-            match once {
-                true => by_width!($width, once, $($of)*),
-                false => by_width!($width, each, $($of)*),
-            }
-        };
-    }
     // SAFETY: each round reads an element of both groups and a number of each column; there are whole elements of each
     // piece, at least one, and numbers for all of them. `first` and `second` hold a sum for each column, and a place does. Hints never fail. All
     // registers that change are named.
     unsafe {
         match layout {
-            Layout::F16 => by_form!(columns, pairs, x, sums, to, 32, [
+            Layout::F16 => by_width!(columns, pairs, x, sums, to, 32, [
                 "vcvtph2ps zmm30, ymmword ptr [{v}]" "prefetcht0 [{v} + {ahead}]"
                 "vcvtph2ps zmm31, ymmword ptr [{v} + {far}]" "prefetcht0 [{v} + {far} + {ahead}]"
             ]),
-            Layout::Bf16 => by_form!(columns, pairs, x, sums, to, 32, [
+            Layout::Bf16 => by_width!(columns, pairs, x, sums, to, 32, [
                 "vpmovzxwd zmm30, ymmword ptr [{v}]" "prefetcht0 [{v} + {ahead}]" "vpslld zmm30, zmm30, 16"
                 "vpmovzxwd zmm31, ymmword ptr [{v} + {far}]" "prefetcht0 [{v} + {far} + {ahead}]" "vpslld zmm31, zmm31, 16"
             ]),
-            Layout::F32 => by_form!(columns, pairs, x, sums, to, 64, [
+            Layout::F32 => by_width!(columns, pairs, x, sums, to, 64, [
                 "vmovups zmm30, [{v}]" "vmovups zmm31, [{v} + {far}]"
             ]),
             _ => unreachable!("float layouts only"),
@@ -222,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_give_the_sums_of_the_specification_and_do_not_slow_plain_code() {
+    fn pairs_give_the_sums_of_the_specification_and_do_not_slow_plain_code() {
         if !is_x86_feature_detected!("avx512f") {
             eprintln!("this CPU has no AVX-512: nothing to look at");
             return;
@@ -239,53 +210,48 @@ mod tests {
                 for (group, want) in groups.iter().zip(&mut want) {
                     scalar::floats(layout, group, &x, columns, &mut want[..columns]);
                 }
-                for once in [false, true] {
-                    let mut got = [[[1.0; LANES]; 12]; 2];
-                    let [first, second] = &mut got;
-                    let kept = [&mut first[..columns], &mut second[..columns]];
-                    let ends = Ends { kept, fresh: false, to: None };
-                    let far = groups[1].as_ptr().addr().wrapping_sub(groups[0].as_ptr().addr());
-                    let pairs = Pairs { starts: &[groups[0].as_ptr()], len: groups[0].len(), far };
-                    // SAFETY: looked for above, and both groups are as long as the first.
-                    unsafe { floats(layout, &pairs, &x, ends, once) };
-                    assert!(upper_halves_in_use() != Some(true), "{layout:?}, {columns} columns");
-                    assert_eq!(got, want, "{layout:?}, {columns} columns, {once}");
+                let mut got = [[[1.0; LANES]; 12]; 2];
+                let [first, second] = &mut got;
+                let kept = [&mut first[..columns], &mut second[..columns]];
+                let ends = Ends { kept, fresh: false, to: None };
+                let far = groups[1].as_ptr().addr().wrapping_sub(groups[0].as_ptr().addr());
+                let pairs = Pairs { starts: &[groups[0].as_ptr()], len: groups[0].len(), far };
+                // SAFETY: looked for above, and both groups are as long as the first.
+                unsafe { floats(layout, &pairs, &x, ends) };
+                assert!(upper_halves_in_use() != Some(true), "{layout:?}, {columns} columns");
+                assert_eq!(got, want, "{layout:?}, {columns} columns");
 
-                    // In two calls, which begin with what is there at zero and end in a result with gaps.
-                    let half = 2 * layout.block_bytes();
-                    let mut result = vec![7.0f32; columns * 40];
-                    // SAFETY: 40 numbers of each column, of which 32 are written.
-                    let place = unsafe { Place::new(result.as_mut_ptr().add(4), 40, columns) };
-                    for (from, x, fresh, to) in
-                        [(0, &x[..2 * columns], true, None), (half, &x[2 * columns..], false, Some(place))]
-                    {
-                        let [first, second] = &mut got;
-                        let kept = [&mut first[..columns], &mut second[..columns]];
-                        let pairs = Pairs { starts: &[groups[0][from..].as_ptr()], len: half, far };
-                        // SAFETY: as above, half of both.
-                        unsafe { floats(layout, &pairs, x, Ends { kept, fresh, to }, once) };
-                    }
-                    // In one call, of pieces that lie the other way around.
-                    let turned = |group: &[u8]| [&group[half..], &group[..half]].concat();
-                    let turned = [turned(&groups[0]), turned(&groups[1])];
-                    let far = turned[1].as_ptr().addr().wrapping_sub(turned[0].as_ptr().addr());
-                    let starts = [turned[0][half..].as_ptr(), turned[0].as_ptr()];
+                // In two calls, which begin with what is there at zero and end in a result with gaps.
+                let half = 2 * layout.block_bytes();
+                let mut result = vec![7.0f32; columns * 40];
+                // SAFETY: 40 numbers of each column, of which 32 are written.
+                let place = unsafe { Place::new(result.as_mut_ptr().add(4), 40, columns) };
+                for (from, x, fresh, to) in
+                    [(0, &x[..2 * columns], true, None), (half, &x[2 * columns..], false, Some(place))]
+                {
                     let [first, second] = &mut got;
                     let kept = [&mut first[..columns], &mut second[..columns]];
-                    let ends = Ends { kept, fresh: true, to: None };
-                    // SAFETY: as above, half of both from each start on.
-                    unsafe { floats(layout, &Pairs { starts: &starts, len: half, far }, &x, ends, once) };
-                    for (column, result) in result.chunks(40).enumerate() {
-                        assert_eq!((&result[..4], &result[36..]), (&[7.0; 4][..], &[7.0; 4][..]));
-                        for (group, result) in result[4..36].chunks(LANES).enumerate() {
-                            let mut want = [[0.0; LANES]; 12];
-                            scalar::floats(layout, &groups[group], &x, columns, &mut want[..columns]);
-                            assert_eq!(result, want[column], "{layout:?}, {columns} columns, {once}");
-                            assert_eq!(
-                                got[group][column], want[column],
-                                "{layout:?}, {columns} columns, {once}"
-                            );
-                        }
+                    let pairs = Pairs { starts: &[groups[0][from..].as_ptr()], len: half, far };
+                    // SAFETY: as above, half of both.
+                    unsafe { floats(layout, &pairs, x, Ends { kept, fresh, to }) };
+                }
+                // In one call, of pieces that lie the other way around.
+                let turned = |group: &[u8]| [&group[half..], &group[..half]].concat();
+                let turned = [turned(&groups[0]), turned(&groups[1])];
+                let far = turned[1].as_ptr().addr().wrapping_sub(turned[0].as_ptr().addr());
+                let starts = [turned[0][half..].as_ptr(), turned[0].as_ptr()];
+                let [first, second] = &mut got;
+                let kept = [&mut first[..columns], &mut second[..columns]];
+                let ends = Ends { kept, fresh: true, to: None };
+                // SAFETY: as above, half of both from each start on.
+                unsafe { floats(layout, &Pairs { starts: &starts, len: half, far }, &x, ends) };
+                for (column, result) in result.chunks(40).enumerate() {
+                    assert_eq!((&result[..4], &result[36..]), (&[7.0; 4][..], &[7.0; 4][..]));
+                    for (group, result) in result[4..36].chunks(LANES).enumerate() {
+                        let mut want = [[0.0; LANES]; 12];
+                        scalar::floats(layout, &groups[group], &x, columns, &mut want[..columns]);
+                        assert_eq!(result, want[column], "{layout:?}, {columns} columns");
+                        assert_eq!(got[group][column], want[column], "{layout:?}, {columns} columns");
                     }
                 }
             }
