@@ -1,9 +1,9 @@
 //! Two groups of floats with a tile of columns: up to 24 sums in registers.
 //!
 //! In assembly, for the say in how products get their numbers: one load for both. A core that does two loads in a cycle and
-//! two products as well has none to spare for a load in each. (A load in the product itself takes fewer operations, which was
-//! 5 to 15 % faster on a core whose other half somebody else used; that is given up.) The compiler runs out of registers, or
-//! chooses addresses that the CPU takes apart into two operations again.
+//! two products as well has none to spare for a load in each. (That takes fewer operations, and was 5 to 15 % faster on a
+//! machine whose cores others used too; it is given up.) The compiler runs out of registers, or chooses addresses that the
+//! CPU takes apart into two operations again.
 
 use std::arch::asm;
 
@@ -14,23 +14,6 @@ use super::super::prefetch::AHEAD_OF_TWO;
 
 /// Widest tile: more sums do not fit the registers.
 pub(in super::super) const MAX_COLUMNS: usize = 12;
-
-/// The products of both groups with one column.
-macro_rules! product {
-    ($a:literal $b:literal) => {
-        concat!(
-            "vbroadcastss zmm29, dword ptr [{x} + 4*",
-            $a,
-            "]\n",
-            "vfmadd231ps zmm",
-            $a,
-            ", zmm30, zmm29\n",
-            "vfmadd231ps zmm",
-            $b,
-            ", zmm31, zmm29",
-        )
-    };
-}
 
 /// All elements of all pieces of both groups; `$load` fills zmm30 and zmm31 with those at `v` and at `v + far`. Of each pair the first
 /// number is the column and the register of its sum in the first group, the second that in the second.
@@ -52,8 +35,11 @@ macro_rules! multiply {
             // and each element of it.
             "4:",
             $($load,)*
+            // The number of each column, and its products with both groups.
             $(
-                product!($a $b),
+                concat!("vbroadcastss zmm29, dword ptr [{x} + 4*", $a, "]"),
+                concat!("vfmadd231ps zmm", $a, ", zmm30, zmm29"),
+                concat!("vfmadd231ps zmm", $b, ", zmm31, zmm29"),
             )*
             concat!("add {v}, ", $bytes),
             concat!("add {x}, 4*", $columns),
