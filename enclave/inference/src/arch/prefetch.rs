@@ -1,6 +1,7 @@
 //! Weights are read from memory once for each step, front to back. A core that is told early what comes keeps more reads
 //! under way: most likely because its own prefetchers know physical pages only, and start anew at each.
 
+use std::arch::asm;
 use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
 
 /// How far ahead in one stream, bytes. 8192 was no faster. With 4096 products with one column were 5 to 11 % slower, those
@@ -16,11 +17,35 @@ pub(super) const FIRST: i32 = _MM_HINT_T0;
 /// of the few buffers of the first level then. CPUs without AMX were not measured.
 pub(super) const SECOND: i32 = _MM_HINT_T1;
 
-/// Asks for the line [`AHEAD`] of these bytes, for the cache `LEVEL`. It may lie anywhere: a hint never fails.
+/// Asks for the line [`AHEAD`] of these bytes, for the cache `LEVEL`. It may lie anywhere: a hint never fails. The compiler
+/// decides when: mostly for a whole block at once, behind its products.
 #[inline(always)]
 pub(super) fn ahead_to<const LEVEL: i32, const N: usize>(bytes: &[u8; N]) {
     // SAFETY: every x86-64 CPU has the instruction; it reads nothing that a program could notice.
     unsafe { _mm_prefetch::<LEVEL>(bytes.as_ptr().wrapping_add(AHEAD).cast()) }
+}
+
+/// As [`ahead_to`], here and now. Products of Q4_0 with 4 to 16 columns read weights 12 to 16 % faster so, of Q6_K 4 to 10 %
+/// (on a CPU with AMX, two threads); most likely since hints that come all at once take the buffers in which lines wait.
+#[inline(always)]
+pub(super) fn ahead_now<const LEVEL: i32, const N: usize>(bytes: &[u8; N]) {
+    macro_rules! hint {
+        ($name:literal) => {
+            // SAFETY: as above.
+            unsafe {
+                asm!(
+                    concat!($name, " [{} + {}]"),
+                    in(reg) bytes.as_ptr(),
+                    const AHEAD,
+                    options(readonly, nostack, preserves_flags),
+                );
+            }
+        };
+    }
+    match LEVEL {
+        SECOND => hint!("prefetcht1"),
+        _ => hint!("prefetcht0"),
+    }
 }
 
 /// [`ahead_to`] the first level.
