@@ -17,6 +17,13 @@ pub(super) const FIRST: i32 = _MM_HINT_T0;
 /// of the few buffers of the first level then. CPUs without AMX were not measured.
 pub(super) const SECOND: i32 = _MM_HINT_T1;
 
+/// When a kernel that reads a vector of weights asks for the one [`AHEAD`] of it: when the compiler likes,
+pub(super) const ANY_TIME: u8 = 0;
+/// right before,
+pub(super) const NOW: u8 = 1;
+/// or not at all, since it was asked for already.
+pub(super) const DONE: u8 = 2;
+
 /// Asks for the line [`AHEAD`] of these bytes, for the cache `LEVEL`. It may lie anywhere: a hint never fails. The compiler
 /// decides when: mostly for a whole block at once, behind its products.
 #[inline(always)]

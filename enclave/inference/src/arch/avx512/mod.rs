@@ -13,7 +13,7 @@ use super::activations::{
 };
 use super::ends::Ends;
 use super::packed::Layout;
-use super::prefetch::{FIRST, ahead, ahead_now, ahead_to};
+use super::prefetch::{ANY_TIME, DONE, FIRST, NOW, ahead, ahead_now, ahead_to};
 use products::dot_two;
 
 /// Makes a function for this CPU; all of them are reached through [`integers`] and [`floats`].
@@ -207,18 +207,19 @@ vectors! {
         }
     }
 
-    /// The vector at `start` of each block, those that come later asked for `NOW` or when the compiler likes. Two groups are
-    /// read from the cache, and prompts of Q4_K_M were 1 to 3 % slower with hints in their place.
-    fn streams<const H: i32, const NOW: bool, const R: usize, const BYTES: usize>(
+    /// The vector at `start` of each block; `WHEN` those that come later are asked for. Two groups are read from the cache, and
+    /// prompts of Q4_K_M were 1 to 3 % slower with hints in their place.
+    fn streams<const H: i32, const WHEN: u8, const R: usize, const BYTES: usize>(
         blocks: [&[u8; BYTES]; R],
         start: usize,
     ) -> [__m512i; R] {
         let mut vectors = [_mm512_setzero_si512(); R];
         for r in 0..R {
             let bytes = at(blocks[r], start);
-            match NOW && R == 1 {
-                true => ahead_now::<H, _>(bytes),
-                false => ahead_to::<H, _>(bytes),
+            match WHEN {
+                DONE => {}
+                NOW if R == 1 => ahead_now::<H, _>(bytes),
+                _ => ahead_to::<H, _>(bytes),
             }
             vectors[r] = load(bytes);
         }
@@ -226,14 +227,14 @@ vectors! {
     }
 
     /// 32 columns of 4-bit codes in the 4 vectors from `start` on; `x` begins with their codes.
-    fn nibble_block<const H: i32, const NOW: bool, const R: usize, const N: usize, const BYTES: usize>(
+    fn nibble_block<const H: i32, const WHEN: u8, const R: usize, const N: usize, const BYTES: usize>(
         sums: &mut [[__m512i; N]; R],
         blocks: [&[u8; BYTES]; R],
         start: usize,
         x: &[u32],
     ) {
         for i in 0..4 {
-            let both = streams::<H, NOW, _, _>(blocks, start + 64 * i);
+            let both = streams::<H, WHEN, _, _>(blocks, start + 64 * i);
             let (mut low, mut high) = (both, both);
             for r in 0..R {
                 (low[r], high[r]) = (low_nibbles(both[r]), high_nibbles(both[r]));
@@ -291,7 +292,7 @@ vectors! {
         for (index, x) in x.chunks_exact(BLOCK_WORDS * N).enumerate() {
             let (x, blocks) = (apart(x), row(&groups, index));
             let mut sums = [start::<N>(&x[N..2 * N]); R];
-            nibble_block::<H, true, _, _, _>(&mut sums, blocks, 32, &x[CODES * N..]);
+            nibble_block::<H, NOW, _, _, _>(&mut sums, blocks, 32, &x[CODES * N..]);
             for r in 0..R {
                 scaled(&mut total[r], &sums[r], &x[..N], stream_halves::<H>(at(blocks[r], 0)));
             }
@@ -309,7 +310,7 @@ vectors! {
             let (x, blocks) = (apart(x), row(&groups, index));
             let mut sums = [start::<N>(&x[2 * N..3 * N]); R];
             for i in 0..8 {
-                dot(&mut sums, streams::<H, true, _, _>(blocks, 32 + 64 * i), apart(&x[(CODES + i) * N..(CODES + 1 + i) * N]));
+                dot(&mut sums, streams::<H, NOW, _, _>(blocks, 32 + 64 * i), apart(&x[(CODES + i) * N..(CODES + 1 + i) * N]));
             }
             for r in 0..R {
                 scaled(&mut total[r], &sums[r], &x[..N], stream_halves::<H>(at(blocks[r], 0)));
@@ -328,7 +329,7 @@ vectors! {
             let (x, blocks) = (apart(x), row(&groups, index));
             let mut sums = [[_mm512_setzero_si512(); N]; R];
             for i in 0..8 {
-                dot(&mut sums, streams::<H, true, _, _>(blocks, 128 + 64 * i), apart(&x[(CODES + i) * N..(CODES + 1 + i) * N]));
+                dot(&mut sums, streams::<H, NOW, _, _>(blocks, 128 + 64 * i), apart(&x[(CODES + i) * N..(CODES + 1 + i) * N]));
             }
             for r in 0..R {
                 scaled(&mut total[r], &sums[r], &x[..N], _mm512_castsi512_ps(stream::<H>(at(blocks[r], 0))));
@@ -366,13 +367,20 @@ vectors! {
         mut total: Totals<R, N>,
     ) -> Totals<R, N> {
         let groups = blocks::<R, 2304>(groups);
-        // Otherwise slower by 2 to 10 %, most likely for what the compiler then keeps in registers.
-        let now = const { R == 1 && N > 4 && N < 12 };
+        // As measured for each width. The others were 2 to 10 % slower with `NOW`, most likely for what the compiler then keeps
+        // in registers; 16 columns with all hints of a part at its start are faster in the cache as well.
+        let when = const {
+            match N {
+                5..12 if R == 1 => NOW,
+                16 if R == 1 => DONE,
+                _ => ANY_TIME,
+            }
+        };
         for (index, x) in x.chunks_exact(LONG_WORDS * N).enumerate() {
             let (x, blocks) = (apart(x), row(&groups, index));
             let mut factors = [([_mm_setzero_si128(); 8], [_mm_setzero_si128(); 8]); R];
             for r in 0..R {
-                if !now {
+                if when == ANY_TIME {
                     at::<256>(blocks[r], 0).as_chunks::<64>().0.iter().for_each(ahead_to::<H, _>);
                 }
                 let packed = at::<192>(blocks[r], 64).as_chunks::<16>().0;
@@ -383,12 +391,19 @@ vectors! {
                 let mut sums = [[_mm512_setzero_si512(); N]; R];
                 let codes = apart(&x[(LONG_CODES + part * 8) * N..(LONG_CODES + 8 + part * 8) * N]);
                 let start = 256 + 256 * part;
-                if now {
+                if when != ANY_TIME {
                     // Each line of the head twice, instead of all of them at once.
                     ahead_now::<H, _>(at::<32>(blocks[0], 32 * part));
-                    nibble_block::<H, true, _, _, _>(&mut sums, blocks, start, codes);
-                } else {
-                    nibble_block::<H, false, _, _, _>(&mut sums, blocks, start, codes);
+                }
+                match when {
+                    DONE => {
+                        for i in 0..4 {
+                            ahead_now::<H, _>(at::<64>(blocks[0], start + 64 * i));
+                        }
+                        nibble_block::<H, DONE, _, _, _>(&mut sums, blocks, start, codes);
+                    }
+                    NOW => nibble_block::<H, NOW, _, _, _>(&mut sums, blocks, start, codes),
+                    _ => nibble_block::<H, ANY_TIME, _, _, _>(&mut sums, blocks, start, codes),
                 }
                 for r in 0..R {
                     factored(&mut dots[r], &sums[r], widened(factors[r].0[part]));
@@ -434,9 +449,9 @@ vectors! {
             for part in 0..16 {
                 let mut sums = [[_mm512_setzero_si512(); N]; R];
                 let x = apart(&x[(LONG_CODES + part * 4) * N..(LONG_CODES + 4 + part * 4) * N]);
-                let bits = streams::<H, true, _, _>(blocks, 288 + 192 * part + 128);
+                let bits = streams::<H, NOW, _, _>(blocks, 288 + 192 * part + 128);
                 for half in 0..2 {
-                    let both = streams::<H, true, _, _>(blocks, 288 + 192 * part + 64 * half);
+                    let both = streams::<H, NOW, _, _>(blocks, 288 + 192 * part + 64 * half);
                     let (mut low, mut high) = (both, both);
                     for r in 0..R {
                         // The two high bits of each of four codes, lowest first.
