@@ -32,8 +32,9 @@ pub(super) fn ahead_to<const LEVEL: i32, const N: usize>(bytes: &[u8; N]) {
     unsafe { _mm_prefetch::<LEVEL>(bytes.as_ptr().wrapping_add(AHEAD).cast()) }
 }
 
-/// As [`ahead_to`], here and now. Products of Q4_0 with 4 to 16 columns read weights 12 to 16 % faster so, of Q6_K 4 to 10 %
-/// (on a CPU with AMX, two threads); most likely since hints that come all at once take the buffers in which lines wait.
+/// As [`ahead_to`], here and now. Products of Q4_0 with 4 to 16 columns read weights 10 to 16 % faster so, of Q6_K 4 to 10 %,
+/// and 3 % of either may be noise; most likely since hints that come all at once take the buffers in which lines wait. That
+/// was on an Intel CPU with AMX; AMD's were not measured.
 #[inline(always)]
 pub(super) fn ahead_now<const LEVEL: i32, const N: usize>(bytes: &[u8; N]) {
     macro_rules! hint {

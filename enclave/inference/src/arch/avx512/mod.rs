@@ -208,7 +208,7 @@ vectors! {
     }
 
     /// The vector at `start` of each block; `WHEN` those that come later are asked for. Two groups are read from the cache, and
-    /// prompts of Q4_K_M were 1 to 3 % slower with hints in their place.
+    /// prompts of Q4_K_M were 2 to 3 % slower with hints in their place.
     fn streams<const H: i32, const WHEN: u8, const R: usize, const BYTES: usize>(
         blocks: [&[u8; BYTES]; R],
         start: usize,
@@ -367,8 +367,8 @@ vectors! {
         mut total: Totals<R, N>,
     ) -> Totals<R, N> {
         let groups = blocks::<R, 2304>(groups);
-        // As measured for each width. The others were 2 to 10 % slower with `NOW`, most likely for what the compiler then keeps
-        // in registers; 16 columns with all hints of a part at its start are faster in the cache as well.
+        // As measured for each width. With `NOW` 1, 3, 12 and 16 columns were 5 to 15 % slower, most likely for what the compiler
+        // then keeps in registers, 2 and 4 as fast; 16 with all hints of a part at its start are 1.1 times as fast.
         let when = const {
             match N {
                 5..12 if R == 1 => NOW,
